@@ -1,0 +1,559 @@
+"""Everything dpcore raises on purpose.
+
+Each error says what is wrong (values by repr), what there is, and what to do.
+Its ``args`` are the arguments of its constructor and the sentence is made in
+``__str__``, so every error pickles and carries facts rather than prose.  Each
+inherits, beside :class:`DpcoreError`, the built-in that existing idioms catch.
+Several faults at once are one :class:`ExceptionGroup`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+__all__ = (
+    "AdapterImportError",
+    "AdapterNotFoundError",
+    "ConfigError",
+    "ConflictError",
+    "CycleError",
+    "DamagedResultError",
+    "DpcoreError",
+    "DuplicateTaskError",
+    "FunctionNotFoundError",
+    "GivenTaskError",
+    "HintWarning",
+    "InputMismatchError",
+    "InvalidIdError",
+    "LeaseLostError",
+    "MissingInputError",
+    "NoCurrentJobError",
+    "NotSharedError",
+    "ParamError",
+    "PlanningError",
+    "PluginError",
+    "PluginNotFoundError",
+    "ResultNotFoundError",
+    "ResultNotStoredError",
+    "RunExistsError",
+    "RunFailedError",
+    "RunNotFoundError",
+    "RunningLoopError",
+    "SelectionError",
+    "SettingError",
+    "StoreError",
+    "TaskDefinitionError",
+    "TaskError",
+    "TaskNotFoundError",
+    "TaskTimeoutError",
+    "UnsupportedError",
+    "UsedOutsideError",
+    "nearest",
+)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which of the *known* names was probably meant, as the end of a sentence.
+
+    >>> nearest("ordrs", ["orders", "total"])
+    "; did you mean 'orders'?"
+    >>> nearest("zzz", ["orders"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """List names by repr, the first *most* of them, and how many there are beside.
+
+    >>> listed(["a", "b"]), listed([]), listed(["a", "b", "c"], most=2)
+    ("'a', 'b'", 'none', "'a', 'b' and 1 more")
+    """
+    every = [*map(repr, names)]
+    if not every:
+        return "none"
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest
+
+
+class DpcoreError(Exception):
+    """Whatever dpcore raises on purpose is one of these."""
+
+
+# ---------------------------------------------------------------- describing work
+
+
+class TaskDefinitionError(DpcoreError, ValueError, TypeError):
+    """An argument of ``task()`` makes no sense; nothing was registered."""
+
+    def __init__(self, task: str, argument: str, value: object, wanted: str) -> None:
+        super().__init__(task, argument, value, wanted)
+        self.task, self.argument, self.value, self.wanted = task, argument, value, wanted
+
+    def __str__(self) -> str:
+        return f"task {self.task!r}: {self.argument}={self.value!r} must be {self.wanted}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The value may be anything, also what does not pickle: what travels is what is printed of it.
+        return (type(self), (self.task, self.argument, _Shown(repr(self.value)), self.wanted))
+
+
+class _Shown(str):
+    """A value that was printed before it travelled."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_Shown, (str(self),))
+
+
+class DuplicateTaskError(DpcoreError, ValueError):
+    """Two functions want one name in one registry."""
+
+    def __init__(self, task: str, first: str, second: str) -> None:
+        super().__init__(task, first, second)
+        self.task, self.first, self.second = task, first, second
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} is defined twice: at {self.first} and at {self.second}; "
+            "give one of them another name with @task(name=...)"
+        )
+
+
+class TaskNotFoundError(DpcoreError, KeyError):
+    """No task has that name in the registry."""
+
+    def __init__(self, task: str, known: Iterable[str] = (), wanted_by: str | None = None) -> None:
+        super().__init__(task, tuple(known), wanted_by)
+        self.task, self.known, self.wanted_by = task, self.args[1], wanted_by
+
+    def __str__(self) -> str:
+        who = f"task {self.wanted_by!r} depends on {self.task!r}, but there is no such task" if self.wanted_by else (
+            f"there is no task {self.task!r}"
+        )
+        return f"{who} (tasks: {listed(self.known)}){nearest(self.task, self.known)}"
+
+
+class UsedOutsideError(DpcoreError, ValueError):
+    """A function is named as a dependency, but is not a task of this registry."""
+
+    def __init__(self, task: str, function: str) -> None:
+        super().__init__(task, function)
+        self.task, self.function = task, function
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} depends on the function {self.function}, which is not a task of the same registry; "
+            "decorate it with @task first, or name the dependency by its task name"
+        )
+
+
+class HintWarning(UserWarning):
+    """A type hint could not be resolved; only that hint is left unchecked."""
+
+
+# ---------------------------------------------------------------- planning
+
+
+class PlanningError(DpcoreError, ExceptionGroup[Exception], ValueError):
+    """Every fault that was found while planning, together; nothing was run."""
+
+    def __new__(cls, message: str, faults: Sequence[Exception]) -> PlanningError:
+        return super().__new__(cls, message, faults)
+
+    def __init__(self, message: str, faults: Sequence[Exception]) -> None:
+        super().__init__(message, faults)
+
+    def derive(self, faults: Sequence[Exception]) -> PlanningError:
+        """Keep the kind and the message for a part of the faults."""
+        return PlanningError(self.message, faults)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.message}:", *(f"  - {fault}" for fault in self.exceptions)])
+
+
+class SelectionError(DpcoreError, ValueError):
+    """A selection names nothing, or is not written in the grammar of selections."""
+
+    def __init__(self, selector: str, problem: str, known: Iterable[str] = ()) -> None:
+        super().__init__(selector, problem, tuple(known))
+        self.selector, self.problem, self.known = selector, problem, self.args[2]
+
+    def __str__(self) -> str:
+        have = f" (there are: {listed(self.known)})" if self.known else ""
+        return f"cannot select {self.selector!r}: {self.problem}{have}{nearest(self.selector, self.known)}"
+
+
+class CycleError(DpcoreError, ValueError):
+    """Tasks wait for each other."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__(tuple(path))
+        self.path: tuple[str, ...] = self.args[0]
+
+    def __str__(self) -> str:
+        return f"tasks wait for each other: {' -> '.join(self.path)}; drop one of these dependencies"
+
+
+class MissingInputError(DpcoreError, ValueError):
+    """Nothing supplies a parameter that has no default."""
+
+    def __init__(self, task: str, parameter: str, upstream: str | None, known: Iterable[str] = ()) -> None:
+        super().__init__(task, parameter, upstream, tuple(known))
+        self.task, self.parameter, self.upstream, self.known = task, parameter, upstream, self.args[3]
+
+    def __str__(self) -> str:
+        where = f"task {self.task!r} needs {self.parameter!r}"
+        if self.upstream is not None:
+            return (
+                f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True), "
+                f"take it from an earlier run (from_run=...), or give it (params={{{self.parameter!r}: ...}})"
+            )
+        return (
+            f"{where}, which is no task, has no default and is not given{nearest(self.parameter, self.known)}"
+            f"{'' if nearest(self.parameter, self.known) else ';'} name a task that makes it (inputs={{{self.parameter!r}: ...}}), "
+            f"or give it with params={{{self.parameter!r}: ...}} (--param {self.parameter}=...)"
+        )
+
+
+class InputMismatchError(DpcoreError, TypeError):
+    """What a task returns does not fit the parameter that receives it."""
+
+    def __init__(
+        self, task: str, parameter: str, wants: str, upstream: str, gives: str, places: Sequence[str] = (), guessed: bool = False
+    ) -> None:
+        super().__init__(task, parameter, wants, upstream, gives, tuple(places), guessed)
+        self.task, self.parameter, self.wants = task, parameter, wants
+        self.upstream, self.gives, self.places, self.guessed = upstream, gives, self.args[5], guessed
+
+    def __str__(self) -> str:
+        places = f" ({', '.join(self.places)})" if self.places else ""
+        cure = (
+            f"; {self.upstream!r} was taken because it is the only dependency left: "
+            f"name the right one with inputs={{{self.parameter!r}: ...}}, or give the parameter a default"
+            if self.guessed
+            else ""
+        )
+        return (
+            f"task {self.upstream!r} returns {self.gives}, but {self.task!r} wants {self.wants} "
+            f"for {self.parameter!r}{places}{cure}"
+        )
+
+
+class GivenTaskError(DpcoreError, ValueError):
+    """A task's result is given by params=, and the task is asked for by name all the same."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(task)
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} is selected, but params= gives its result, so it would not run; drop one of the two"
+
+
+class ParamError(DpcoreError, ValueError):
+    """A run parameter is unknown, or its value does not fit the hint of who takes it."""
+
+    def __init__(self, param: str, problem: str, known: Iterable[str] = ()) -> None:
+        super().__init__(param, problem, tuple(known))
+        self.param, self.problem, self.known = param, problem, self.args[2]
+
+    def __str__(self) -> str:
+        have = f" (taken: {listed(self.known)})" if self.known else ""
+        return f"run parameter {self.param!r} {self.problem}{have}{nearest(self.param, self.known)}"
+
+
+class NotSharedError(DpcoreError, ValueError):
+    """The executor's processes cannot reach what the I/O manager stores."""
+
+    def __init__(self, executor: str, io: str) -> None:
+        super().__init__(executor, io)
+        self.executor, self.io = executor, io
+
+    def __str__(self) -> str:
+        return (
+            f"executor {self.executor} runs tasks in other processes, which cannot reach what the I/O manager {self.io} "
+            "keeps in this one; choose one that they share, such as io='filesystem:PATH'"
+        )
+
+
+# ---------------------------------------------------------------- running
+
+
+class TaskError(DpcoreError, RuntimeError):
+    """A task raised something that cannot be carried to here; this says what it was.
+
+    *bases* are the full names of the exception's class and of its bases, nearest
+    first: what ``retry_on`` is compared with.
+    """
+
+    def __init__(self, task: str, kind: str, text: str, bases: Sequence[str] = ()) -> None:
+        super().__init__(task, kind, text, tuple(bases))
+        self.task, self.kind, self.text, self.bases = task, kind, text, self.args[3]
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} raised {self.kind}: {self.text}"
+
+
+class TaskTimeoutError(DpcoreError, TimeoutError):
+    """A task took longer than its ``timeout``."""
+
+    def __init__(self, task: str, timeout: float, stopped: bool) -> None:
+        super().__init__(task, timeout, stopped)
+        self.task, self.timeout, self.stopped = task, timeout, stopped
+
+    def __str__(self) -> str:
+        rest = (
+            "it was stopped"
+            if self.stopped
+            else "this executor cannot stop it, so its code may still be running; one that `kills` can"
+        )
+        return f"task {self.task!r} took longer than its timeout of {self.timeout:g} s; {rest}"
+
+
+class RunFailedError(DpcoreError, ExceptionGroup[Exception]):
+    """A run failed; holds what its failed tasks raised, in the order of the plan."""
+
+    def __new__(cls, message: str, errors: Sequence[Exception]) -> RunFailedError:
+        return super().__new__(cls, message, errors)
+
+    def __init__(self, message: str, errors: Sequence[Exception]) -> None:
+        super().__init__(message, errors)
+
+    def derive(self, errors: Sequence[Exception]) -> RunFailedError:
+        """Keep the kind and the message for a part of the errors."""
+        return RunFailedError(self.message, errors)
+
+
+class RunningLoopError(DpcoreError, RuntimeError):
+    """``run()`` was called where an event loop is running already."""
+
+    def __str__(self) -> str:
+        return (
+            "run() cannot be called where an event loop is running (a notebook, a coroutine); write instead:\n"
+            "    async with dpcore.App() as app:\n"
+            "        result = await app.run()"
+        )
+
+
+class NoCurrentJobError(DpcoreError, LookupError):
+    """``current_job()`` was called outside a task."""
+
+    def __str__(self) -> str:
+        return "current_job() answers only inside a task while it runs; outside of one there is no job"
+
+
+class FunctionNotFoundError(DpcoreError, LookupError):
+    """The function of a task cannot be found again where it shall run."""
+
+    def __init__(self, function: str, problem: str) -> None:
+        super().__init__(function, problem)
+        self.function, self.problem = function, problem
+
+    def __str__(self) -> str:
+        return f"cannot find the function {self.function}: {self.problem}"
+
+
+# ---------------------------------------------------------------- results
+
+
+class InvalidIdError(DpcoreError, ValueError):
+    """A run id, task name or result id that must not become part of a path or a key."""
+
+    def __init__(self, kind: str, value: object, problem: str) -> None:
+        super().__init__(kind, value, problem)
+        self.kind, self.value, self.problem = kind, value, problem
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        shown = shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
+        return f"{shown} cannot be a {self.kind}: {self.problem}"
+
+
+class ResultNotFoundError(DpcoreError, FileNotFoundError, KeyError):
+    """There is no result under that ref."""
+
+    def __init__(self, ref: object, where: str, known: Iterable[str] = ()) -> None:
+        super().__init__(ref, where, tuple(known))
+        self.ref, self.where, self.known = ref, where, self.args[2]
+
+    def __str__(self) -> str:
+        return f"there is no result {self.ref} in {self.where} (results of that task in that run: {listed(self.known)})"
+
+
+class ResultNotStoredError(DpcoreError, ValueError):
+    """A result could not be stored; what was stored under its ref before is still there."""
+
+    def __init__(self, ref: object, problem: str) -> None:
+        super().__init__(ref, problem)
+        self.ref, self.problem = ref, problem
+
+    def __str__(self) -> str:
+        return f"cannot store the result {self.ref}: {self.problem}"
+
+
+class DamagedResultError(DpcoreError, ValueError):
+    """What is stored under a ref is not a whole value."""
+
+    def __init__(self, ref: object, where: str, problem: str) -> None:
+        super().__init__(ref, where, problem)
+        self.ref, self.where, self.problem = ref, where, problem
+
+    def __str__(self) -> str:
+        return f"the result {self.ref} cannot be read from {self.where}: {self.problem}"
+
+
+# ---------------------------------------------------------------- records of runs
+
+
+class RunNotFoundError(DpcoreError, LookupError):
+    """The run store has no such run."""
+
+    def __init__(self, run_id: str, store: str, known: Iterable[str] = ()) -> None:
+        super().__init__(run_id, store, tuple(known))
+        self.run_id, self.store, self.known = run_id, store, self.args[2]
+
+    def __str__(self) -> str:
+        return f"there is no run {self.run_id!r} in {self.store} (latest: {listed(self.known, 5)}){nearest(self.run_id, self.known)}"
+
+
+class RunExistsError(DpcoreError, ValueError):
+    """A run of that id has begun already."""
+
+    def __init__(self, run_id: str, store: str) -> None:
+        super().__init__(run_id, store)
+        self.run_id, self.store = run_id, store
+
+    def __str__(self) -> str:
+        return f"a run {self.run_id!r} is already recorded in {self.store}; leave the run id out to get a new one"
+
+
+class LeaseLostError(DpcoreError, RuntimeError):
+    """Somebody else holds the lease by now; nothing was written."""
+
+    def __init__(self, key: str, token: int) -> None:
+        super().__init__(key, token)
+        self.key, self.token = key, token
+
+    def __str__(self) -> str:
+        return f"the lease on {self.key!r} with token {self.token} is no longer ours; nothing was written"
+
+
+class StoreError(DpcoreError, OSError):
+    """A run store cannot be used as it is; it was left untouched."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+        self.store, self.problem = store, problem
+
+    def __str__(self) -> str:
+        return f"the run store {self.store} cannot be used: {self.problem}"
+
+
+# ---------------------------------------------------------------- plugins and settings
+
+
+class PluginError(DpcoreError):
+    """A plugin says something that dpcore cannot take: found when it is registered."""
+
+    def __init__(self, plugin: str, problem: str) -> None:
+        super().__init__(plugin, problem)
+        self.plugin, self.problem = plugin, problem
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} {self.problem}"
+
+
+class PluginNotFoundError(DpcoreError, LookupError):
+    """A plugin that was asked for by name is not there, or does not import."""
+
+    def __init__(self, plugin: str, problem: str, known: Iterable[str] = ()) -> None:
+        super().__init__(plugin, problem, tuple(known))
+        self.plugin, self.problem, self.known = plugin, problem, self.args[2]
+
+    def __str__(self) -> str:
+        have = f" (installed: {listed(self.known)})" if self.known else ""
+        return f"plugin {self.plugin!r} {self.problem}{have}{nearest(self.plugin, self.known)}"
+
+
+class AdapterNotFoundError(DpcoreError, LookupError):
+    """No plugin offers an adapter of that kind under that name."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = (), broken: Iterable[str] = (), extra: str | None = None) -> None:
+        super().__init__(kind, name, tuple(known), tuple(broken), extra)
+        self.kind, self.name, self.known, self.broken, self.extra = kind, name, self.args[2], self.args[3], extra
+
+    def __str__(self) -> str:
+        parts = [f"no plugin offers the {self.kind} {self.name!r} (there are: {listed(self.known)}){nearest(self.name, self.known)}"]
+        if self.broken:
+            parts.append(f"these plugins are broken and might offer it: {'; '.join(self.broken)}")
+        if self.extra:
+            parts.append(f"it comes with: pip install {self.extra!r}")
+        return "; ".join(parts)
+
+
+class AdapterImportError(DpcoreError, ImportError):
+    """An adapter is offered, but what it needs is not installed, or it fails to import."""
+
+    def __init__(self, kind: str, name: str, source: str, cause: str, extra: str | None = None) -> None:
+        super().__init__(kind, name, source, cause, extra)
+        self.kind, self.adapter, self.source, self.cause, self.extra = kind, name, source, cause, extra
+
+    def __str__(self) -> str:
+        cure = f"; what it needs comes with: pip install {self.extra!r}" if self.extra else ""
+        return f"the {self.kind} {self.adapter!r} of {self.source} cannot be imported: {self.cause}{cure}"
+
+
+class ConflictError(DpcoreError, LookupError):
+    """Several plugins offer one name; which of them is meant must be said."""
+
+    def __init__(self, kind: str, name: str, sources: Sequence[str]) -> None:
+        super().__init__(kind, name, tuple(sources))
+        self.kind, self.name, self.sources = kind, name, self.args[2]
+
+    def __str__(self) -> str:
+        choice = " or ".join(f"{self.name}@{source}" for source in self.sources)
+        return (
+            f"the {self.kind} {self.name!r} is offered by {' and by '.join(self.sources)}; "
+            f"say which is meant with {choice}, or block one of the plugins"
+        )
+
+
+class SettingError(DpcoreError, ValueError, TypeError):
+    """A setting of an adapter is unknown, missing, or does not convert."""
+
+    def __init__(self, owner: str, setting: str, problem: str, known: Iterable[str] = ()) -> None:
+        super().__init__(owner, setting, problem, tuple(known))
+        self.owner, self.setting, self.problem, self.known = owner, setting, problem, self.args[3]
+
+    def __str__(self) -> str:
+        have = f" (it takes: {listed(self.known)})" if self.known else ""
+        return f"{self.owner}: setting {self.setting!r} {self.problem}{have}{nearest(self.setting, self.known)}"
+
+
+class ConfigError(DpcoreError, ValueError):
+    """A settings file, an environment variable or an adapter string cannot be understood."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where, self.problem = where, problem
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class UnsupportedError(DpcoreError, NotImplementedError):
+    """An adapter was asked for what it does not have."""
+
+    def __init__(self, adapter: str, capability: str, asked: str) -> None:
+        super().__init__(adapter, capability, asked)
+        self.adapter, self.capability, self.asked = adapter, capability, asked
+
+    def __str__(self) -> str:
+        return f"{self.adapter} cannot {self.asked}: it lacks the capability {self.capability!r}"
