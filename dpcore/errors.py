@@ -380,8 +380,9 @@ class ResultNotFoundError(DpcoreError, FileNotFoundError, KeyError):
     """There is no result under that ref."""
 
     def __init__(self, ref: object, where: str, known: Iterable[str] = ()) -> None:
-        super().__init__(ref, where, tuple(known))
-        self.ref, self.where, self.known = ref, where, self.args[2]
+        super().__init__()
+        self.args = (ref, where, tuple(known))       # OSError's own constructor would take three for an errno
+        self.ref, self.where, self.known = self.args
 
     def __str__(self) -> str:
         return f"there is no result {self.ref} in {self.where} (results of that task in that run: {listed(self.known)})"
@@ -449,7 +450,8 @@ class StoreError(DpcoreError, OSError):
     """A run store cannot be used as it is; it was left untouched."""
 
     def __init__(self, store: str, problem: str) -> None:
-        super().__init__(store, problem)
+        super().__init__()
+        self.args = (store, problem)                 # OSError's own constructor would take two for an errno
         self.store, self.problem = store, problem
 
     def __str__(self) -> str:
