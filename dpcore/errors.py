@@ -134,8 +134,10 @@ class TaskNotFoundError(DpcoreError, KeyError):
         self.task, self.known, self.wanted_by = task, self.args[1], wanted_by
 
     def __str__(self) -> str:
-        who = f"task {self.wanted_by!r} depends on {self.task!r}, but there is no such task" if self.wanted_by else (
-            f"there is no task {self.task!r}"
+        who = (
+            f"task {self.wanted_by!r} depends on {self.task!r}, but there is no such task"
+            if self.wanted_by
+            else (f"there is no task {self.task!r}")
         )
         return f"{who} (tasks: {listed(self.known)}){nearest(self.task, self.known)}"
 
@@ -170,7 +172,7 @@ class PlanningError(DpcoreError, ExceptionGroup[Exception], ValueError):
     def __init__(self, message: str, faults: Sequence[Exception]) -> None:
         super().__init__(message, faults)
 
-    def derive(self, faults: Sequence[Exception]) -> PlanningError:
+    def derive(self, faults: Sequence[Exception]) -> PlanningError:  # type: ignore[override]
         """Keep the kind and the message for a part of the faults."""
         return PlanningError(self.message, faults)
 
@@ -226,7 +228,14 @@ class InputMismatchError(DpcoreError, TypeError):
     """What a task returns does not fit the parameter that receives it."""
 
     def __init__(
-        self, task: str, parameter: str, wants: str, upstream: str, gives: str, places: Sequence[str] = (), guessed: bool = False
+        self,
+        task: str,
+        parameter: str,
+        wants: str,
+        upstream: str,
+        gives: str,
+        places: Sequence[str] = (),
+        guessed: bool = False,
     ) -> None:
         super().__init__(task, parameter, wants, upstream, gives, tuple(places), guessed)
         self.task, self.parameter, self.wants = task, parameter, wants
@@ -326,7 +335,7 @@ class RunFailedError(DpcoreError, ExceptionGroup[Exception]):
     def __init__(self, message: str, errors: Sequence[Exception]) -> None:
         super().__init__(message, errors)
 
-    def derive(self, errors: Sequence[Exception]) -> RunFailedError:
+    def derive(self, errors: Sequence[Exception]) -> RunFailedError:  # type: ignore[override]
         """Keep the kind and the message for a part of the errors."""
         return RunFailedError(self.message, errors)
 
@@ -381,7 +390,7 @@ class ResultNotFoundError(DpcoreError, FileNotFoundError, KeyError):
 
     def __init__(self, ref: object, where: str, known: Iterable[str] = ()) -> None:
         super().__init__()
-        self.args = (ref, where, tuple(known))       # OSError's own constructor would take three for an errno
+        self.args = (ref, where, tuple(known))  # OSError's own constructor would take three for an errno
         self.ref, self.where, self.known = self.args
 
     def __str__(self) -> str:
@@ -451,7 +460,7 @@ class StoreError(DpcoreError, OSError):
 
     def __init__(self, store: str, problem: str) -> None:
         super().__init__()
-        self.args = (store, problem)                 # OSError's own constructor would take two for an errno
+        self.args = (store, problem)  # OSError's own constructor would take two for an errno
         self.store, self.problem = store, problem
 
     def __str__(self) -> str:
@@ -487,12 +496,16 @@ class PluginNotFoundError(DpcoreError, LookupError):
 class AdapterNotFoundError(DpcoreError, LookupError):
     """No plugin offers an adapter of that kind under that name."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str] = (), broken: Iterable[str] = (), extra: str | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str] = (), broken: Iterable[str] = (), extra: str | None = None
+    ) -> None:
         super().__init__(kind, name, tuple(known), tuple(broken), extra)
         self.kind, self.name, self.known, self.broken, self.extra = kind, name, self.args[2], self.args[3], extra
 
     def __str__(self) -> str:
-        parts = [f"no plugin offers the {self.kind} {self.name!r} (there are: {listed(self.known)}){nearest(self.name, self.known)}"]
+        parts = [
+            f"no plugin offers the {self.kind} {self.name!r} (there are: {listed(self.known)}){nearest(self.name, self.known)}"
+        ]
         if self.broken:
             parts.append(f"these plugins are broken and might offer it: {'; '.join(self.broken)}")
         if self.extra:

@@ -1,0 +1,376 @@
+"""Jobs: one attempt at one task, how it went, and where its result lives.
+
+Pure values.  A :class:`Job` holds all that a worker needs, a :class:`Outcome` all
+that the platform needs to know afterwards; both pickle, so an executor may send
+them wherever it likes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+import traceback as tracebacks
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from dpcore.errors import FunctionNotFoundError, InvalidIdError, TaskError
+
+__all__ = ("Function", "Items", "Job", "Outcome", "Ref", "Results", "State", "Stream", "check_id", "qualified")
+
+
+class State(StrEnum):
+    """How far a run or a task is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows this state any more.
+
+        >>> State.TIMED_OUT.ended, State.RETRYING.ended
+        (True, False)
+        """
+        return self not in _UNFINISHED
+
+
+_UNFINISHED = frozenset({State.PENDING, State.RUNNING, State.RETRYING})
+
+
+# ---------------------------------------------------------------- where a result lives
+
+# An id becomes part of a path and of a key: word characters of any script, and . - between them.
+# No separator, no leading dot, no blank and no control character, on any system.
+_ID = re.compile(r"\w[\w.\-]*\Z")
+_LONGEST_ID = 200
+
+
+def check_id(value: object, kind: str) -> str:
+    """Return *value* if it may become part of a path; otherwise say why not.
+
+    >>> check_id("2026-11-22.first", "run id")
+    '2026-11-22.first'
+    >>> check_id("../x", "run id")
+    Traceback (most recent call last):
+    ...
+    dpcore.errors.InvalidIdError: '../x' cannot be a run id: it may hold letters, digits, _ - and single dots only
+    """
+    if not isinstance(value, str):
+        raise InvalidIdError(kind, value, f"it is a {type(value).__name__}, not a str")
+    if not value:
+        raise InvalidIdError(kind, value, "it is empty")
+    if len(value.encode("utf-8", "surrogatepass")) > _LONGEST_ID:
+        raise InvalidIdError(kind, value, f"it is longer than {_LONGEST_ID} bytes")
+    if not _ID.match(value) or ".." in value or value.endswith("."):
+        raise InvalidIdError(kind, value, "it may hold letters, digits, _ - and single dots only")
+    return value
+
+
+class Ref(msgspec.Struct, frozen=True, order=True):
+    """Where a result lives: run id, task name, result id.
+
+    Result ids that the runner makes are ``{attempt}`` for a value and
+    ``{attempt}-{index:08d}`` for an item of a stream.
+
+    >>> str(Ref("r1", "total", "1"))
+    'r1/total/1'
+    """
+
+    run_id: str
+    task: str
+    result_id: str
+
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.task}/{self.result_id}"
+
+    def check(self) -> Ref:
+        """Return this ref if each of its ids may become part of a path (:func:`check_id`)."""
+        check_id(self.run_id, "run id")
+        check_id(self.task, "task name")
+        check_id(self.result_id, "result id")
+        return self
+
+
+class Items(msgspec.Struct, frozen=True):
+    """The refs of a stream's items, in order, without holding one object an item.
+
+    Item *i* was stored by *attempt*, or by ``attempts[i]`` where that differs;
+    the items in *missing* failed and are left out.
+
+    >>> items = Items("r1", "days", count=3, attempts={1: 2}, missing=frozenset({2}))
+    >>> len(items), [str(ref) for ref in items]
+    (2, ['r1/days/1-00000000', 'r1/days/2-00000001'])
+    """
+
+    run_id: str
+    task: str
+    count: int
+    attempt: int = 1
+    attempts: dict[int, int] = {}
+    missing: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return self.count - len(self.missing)
+
+    def __iter__(self) -> Iterator[Ref]:
+        return (self.at(index) for index in range(self.count) if index not in self.missing)
+
+    def at(self, index: int) -> Ref:
+        """Return the ref of item *index*, counted in the producer's order from 0."""
+        return Ref(self.run_id, self.task, f"{self.attempts.get(index, self.attempt)}-{index:08d}")
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """The items of a stream as an input: *how* the parameter wants them."""
+
+    items: Items
+    how: Literal["list", "iterator", "async"] = "list"
+
+
+class Results(Protocol):
+    """What a job does with an I/O manager."""
+
+    def save(self, ref: Ref, value: object) -> str:
+        """Store *value* under *ref*; return where."""
+
+    def load(self, ref: Ref) -> Any:
+        """Return the value stored under *ref*."""
+
+
+# ---------------------------------------------------------------- how a function reaches a worker
+
+
+class Function:
+    """A function, and the name by which another process finds it.
+
+    In this process it is the object itself.  Pickled, it travels as its locator
+    (module, file, qualified name), because the worker then sees the very module
+    that the program imported; only what has no such name (a closure, a lambda, a
+    cell of a notebook, a partial) travels by value, with cloudpickle.
+    """
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+
+    def __repr__(self) -> str:
+        return f"Function({qualified(self.call)})"
+
+    @property
+    def locator(self) -> tuple[str, str | None, str] | None:
+        """Module, file and qualified name under which another process finds it; None if there is no such name."""
+        module, name = getattr(self.call, "__module__", None), getattr(self.call, "__qualname__", None)
+        home = sys.modules.get(module) if isinstance(module, str) else None
+        if home is None or not isinstance(name, str) or _attribute(home, name) is not self.call:
+            return None
+        file = getattr(home, "__file__", None)
+        if file is None and home.__name__ == "__main__":
+            return None  # a prompt or a notebook: no other process can read it again
+        return home.__name__, file and str(Path(file).absolute()), name
+
+    @classmethod
+    def find(cls, module: str, file: str | None, name: str) -> Function:
+        """Return the function of that locator, importing its module if need be."""
+        found = _attribute(_module(module, file, name), name)
+        if found is None:
+            raise FunctionNotFoundError(f"{module}.{name}", f"the module has no {name!r}")
+        return cls(found)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if (locator := self.locator) is not None:
+            return (Function.find, locator)
+        import cloudpickle  # noqa: PLC0415  (needed only by what has no name; costs more than all of this module)
+
+        return (_carried, (cloudpickle.dumps(self.call),))
+
+
+def _carried(pickled: bytes) -> Function:
+    return Function(pickle.loads(pickled))
+
+
+def _attribute(home: ModuleType, name: str) -> Any:
+    found: Any = home
+    for part in name.split("."):
+        if (found := getattr(found, part, None)) is None:
+            return None
+    return found
+
+
+def _module(module: str, file: str | None, name: str) -> ModuleType:
+    if module == "__main__":
+        return _script(file, name)
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if file is None or error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        # The program found it beside its script, or was told where: look in the same folder.
+        folder = Path(file).parents[module.count(".") + (Path(file).name == "__init__.py")]
+        if str(folder) in sys.path:
+            raise FunctionNotFoundError(f"{module}.{name}", f"there is no module {module!r} in {folder}") from error
+        sys.path.append(str(folder))
+        return import_module(module)
+
+
+def _script(file: str | None, name: str) -> ModuleType:
+    main = sys.modules["__main__"]
+    here = getattr(main, "__file__", None)
+    if file is None or (here and Path(here).absolute() == Path(file)):
+        return main
+    loaded = sys.modules.get("__mp_main__")
+    if loaded is not None and getattr(loaded, "__file__", None) == file:
+        return loaded
+    # As multiprocessing does for a spawned child: not as __main__, so that a guarded script does not start itself.
+    spec = spec_from_file_location("__mp_main__", file)
+    if spec is None or spec.loader is None:
+        raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file")
+    loaded = module_from_spec(spec)
+    sys.modules["__mp_main__"] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def qualified(thing: object) -> str:
+    """Name a class or a function in full, as it is imported.
+
+    >>> qualified(Ref), qualified(ValueError)
+    ('dpcore.jobs.Ref', 'ValueError')
+    """
+    module = getattr(thing, "__module__", None)
+    name = getattr(thing, "__qualname__", None) or repr(thing)
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+# ---------------------------------------------------------------- a job, and how it went
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at one task, or at one item of a mapped task, as sent to an executor.
+
+    *inputs* are loaded from *io* by the worker, *arguments* are values as they are;
+    both are keyed by parameter.  Names in *positional* are passed by position.
+    A job that *streams* stores each item of its output under a ref of its own.
+    """
+
+    run_id: str
+    task: str
+    function: Function
+    io: Results
+    attempt: int = 1
+    index: int | None = None
+    inputs: dict[str, Ref | Stream] = {}
+    arguments: dict[str, Any] = {}
+    positional: tuple[str, ...] = ()
+    streams: bool = False
+    is_async: bool = False
+    timeout: float | None = None
+    params: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] = {}
+    nominal: datetime | None = None
+
+    @property
+    def ref(self) -> Ref:
+        """Where the value of this job is stored."""
+        item = "" if self.index is None else f"-{self.index:08d}"
+        return Ref(self.run_id, self.task, f"{self.attempt}{item}")
+
+    def __str__(self) -> str:
+        item = "" if self.index is None else f"[{self.index}]"
+        return f"{self.task}{item}, attempt {self.attempt} of run {self.run_id}"
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job went; of a task, how its last attempt did.
+
+    *result* is where the value lives (a :class:`Ref`, or the :class:`Items` of a
+    stream), *duration* is in seconds.  *error* is what the body raised: the
+    original where it pickles, otherwise a :class:`~dpcore.errors.TaskError`; its
+    *traceback* is a text.  *still_running* says that the code could not be stopped.
+    *failed_items* are the indexes and errors of the items that a fail-safe mapped
+    task left out.  *reason* says why a task was skipped or cancelled.
+    """
+
+    state: State
+    result: Ref | Items | None = None
+    error: BaseException | None = None
+    traceback: str = ""
+    duration: float = 0.0
+    attempt: int = 1
+    where: str = ""
+    worker: str = ""
+    still_running: bool = False
+    reason: str = ""
+    failed_items: tuple[tuple[int, BaseException], ...] = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        error = fields.pop("error")
+        failed = fields.pop("failed_items")
+        text = fields["traceback"]
+        return (
+            _outcome,
+            (fields, error and _packed(error, text), tuple((index, _packed(e, _text(e))) for index, e in failed)),
+        )
+
+
+# An exception travels with what stands for it if it cannot be made again over there.
+_Packed = tuple[bytes | None, str, str, str, tuple[str, ...]]
+
+
+def _packed(error: BaseException, text: str) -> _Packed:
+    try:
+        pickled: bytes | None = pickle.dumps(error)
+        pickle.loads(pickled or b"")
+    except Exception:  # noqa: BLE001  (whatever an exception's own pickling raises)
+        pickled = None
+    bases = tuple(qualified(kind) for kind in type(error).__mro__[:-1])
+    return (pickled, qualified(type(error)), _shown(error), text, bases)
+
+
+def _unpacked(packed: _Packed, task: str) -> BaseException:
+    pickled, kind, shown, text, bases = packed
+    error: BaseException
+    try:
+        error = pickle.loads(pickled) if pickled is not None else TaskError(task, kind, shown, bases)
+    except Exception:  # noqa: BLE001  (it pickled there and does not unpickle here)
+        error = TaskError(task, kind, shown, bases)
+    if text and error.__traceback__ is None:
+        error.add_note(f"\nin the worker:\n{text.rstrip()}")
+    return error
+
+
+def _outcome(fields: dict[str, Any], error: _Packed | None, failed: tuple[tuple[int, _Packed], ...]) -> Outcome:
+    result = fields["result"]
+    task = result.task if result is not None else fields.get("reason", "")
+    return Outcome(
+        **fields,
+        error=error and _unpacked(error, task),
+        failed_items=tuple((index, _unpacked(packed, task)) for index, packed in failed),
+    )
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a broken __str__ must not hide that the task failed)
+        return f"<{type(error).__name__} whose __str__ fails>"
+
+
+def _text(error: BaseException) -> str:
+    return "".join(tracebacks.format_exception(error))

@@ -1,0 +1,19 @@
+"""The ports: what an adapter implements, one file each.
+
+Every port is two layers.  The abstract methods, five at the most, are what an
+adapter writes; the final public methods are built on them here, once, so that no
+adapter checks an id, orders a list or words an error again.  Three rules:
+
+- what the event loop calls is async (:class:`Executor`, :class:`RunStore`);
+- what runs beside the task is plain (:class:`IOManager`);
+- hooks never wait.
+"""
+
+from dpcore.ports.adapter import Adapter as Adapter
+from dpcore.ports.executor import Executor as Executor
+from dpcore.ports.executor import Line as Line
+from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.runstore import Lease as Lease
+from dpcore.ports.runstore import RunStore as RunStore
+
+__all__ = ("Adapter", "Executor", "IOManager", "Lease", "Line", "RunStore")

@@ -1,0 +1,82 @@
+"""Executor: where jobs run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self
+
+from dpcore.jobs import Job, Outcome
+from dpcore.ports.adapter import Adapter
+
+__all__ = ("Executor", "Line")
+
+
+class Line(Protocol):
+    """The runner's side of one running job."""
+
+    def started(self) -> None:
+        """Say that the job's code begins now: state ``running`` and its timeout count from here.
+
+        Call it once, on the event loop or in the thread that runs the job.  A job
+        whose line was never told is taken to have started when it was given.
+        """
+
+    async def send(self, message: Any) -> None:
+        """Tell the runner something of the running job (capability ``streams``)."""
+
+    async def receive(self) -> Any:
+        """Wait for what the runner says to the running job (capability ``streams``)."""
+
+
+class Executor(Adapter):
+    """Runs jobs: in this process, in others, or on other machines.
+
+    Capabilities:
+
+    - ``kills``: a timeout or a cancellation really stops the code, also sync code;
+    - ``isolates``: a crash of a task is not a crash of the program;
+    - ``streams``: it passes messages between the runner and a running job;
+    - ``remote``: jobs run on other machines.
+
+    An executor is an async context manager: what it starts, it starts when it is
+    entered and has ended when it is left, on every way out.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many jobs really run at once, at least 1."""
+
+    @property
+    def window(self) -> int:
+        """How many jobs it may be given at once, at least :attr:`slots`; more than that only hides waiting times."""
+        return self.slots
+
+    @property
+    def in_process(self) -> bool:
+        """Whether jobs run in this process and so see its memory."""
+        return not self.capabilities & {"isolates", "remote"}
+
+    @abstractmethod
+    async def run(self, job: Job, line: Line) -> Outcome:
+        """Have *job* done, and say how it went.
+
+        The work itself is :func:`dpcore.perform` (or :func:`dpcore.perform_async`),
+        which never raises; an executor that returns what it returns is whole.
+
+        Cancelling this call cancels the job: a job that was given and has not
+        started never will, a running one is stopped if the executor ``kills``.
+        An executor raises only if it cannot run jobs any more; the run then fails
+        with that error.
+        """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop every job that still runs as far as the executor can, and leave nothing behind."""

@@ -1,0 +1,121 @@
+"""IOManager: where the results of tasks are stored, and loaded again."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, final
+
+from dpcore.errors import ResultNotFoundError
+from dpcore.jobs import Ref, check_id
+from dpcore.ports.adapter import Adapter
+
+__all__ = ("IOManager",)
+
+
+class IOManager(Adapter):
+    """Stores results under refs; plain (not async), because it runs beside the task.
+
+    An adapter writes :meth:`write`, :meth:`read`, :meth:`has`, :meth:`remove` and
+    :meth:`refs`.  They are given refs whose ids are checked already, may be called
+    from several threads at once, and must keep two promises:
+
+    - a reader sees a whole value or none: a torso is never listed, loaded or said to exist;
+    - a failed or killed :meth:`write` leaves what was stored under the ref before.
+
+    Capabilities:
+
+    - ``shared``: other processes of this machine reach what is stored.  The adapter
+      then pickles (by its settings), and the copy works on the same results;
+    - ``copies``: what is loaded is not the object that was saved; changing it changes
+      nothing stored.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    # ------------------------------------------------------------ for the adapter
+
+    @abstractmethod
+    def write(self, ref: Ref, value: Any) -> str:
+        """Store *value* under *ref*, replacing what is there; return where it is, for a person to read.
+
+        Raise :class:`~dpcore.errors.ResultNotStoredError` if the value cannot be
+        stored, and let an :class:`OSError` of the system pass as it is.
+        """
+
+    @abstractmethod
+    def read(self, ref: Ref) -> Any:
+        """Return the value stored under *ref*.
+
+        Raise :class:`KeyError` or :class:`FileNotFoundError` if there is none, and
+        :class:`~dpcore.errors.DamagedResultError` if what is there is not a whole value.
+        """
+
+    @abstractmethod
+    def has(self, ref: Ref) -> bool:
+        """Tell whether a whole value is stored under *ref*."""
+
+    @abstractmethod
+    def remove(self, ref: Ref) -> bool:
+        """Forget the value of *ref* and tell whether there was one; an empty run leaves nothing behind."""
+
+    @abstractmethod
+    def refs(self, run_id: str | None, task: str | None) -> Iterable[Ref]:
+        """Yield the refs that are stored, in any order: of all runs, of one, or of one task in it."""
+
+    # ------------------------------------------------------------ for everybody
+
+    @final
+    def save(self, ref: Ref, value: Any) -> str:
+        """Store *value* under *ref*, replacing what is there; return where it is.
+
+        Raises :class:`~dpcore.errors.InvalidIdError` before anything is touched,
+        :class:`~dpcore.errors.ResultNotStoredError` if the value cannot be stored.
+        """
+        return self.write(ref.check(), value)
+
+    @final
+    def load(self, ref: Ref) -> Any:
+        """Return the value stored under *ref*.
+
+        Raises :class:`~dpcore.errors.ResultNotFoundError` if there is none, and
+        :class:`~dpcore.errors.DamagedResultError` if it is not whole.
+        """
+        try:
+            return self.read(ref.check())
+        except ResultNotFoundError:
+            raise
+        except (KeyError, FileNotFoundError) as error:
+            # A value may raise KeyError itself while it is read; only an absent one is not found.
+            if self.has(ref):
+                raise
+            known = sorted(found.result_id for found in self.refs(ref.run_id, ref.task))
+            raise ResultNotFoundError(ref, str(self), known) from error
+
+    @final
+    def exists(self, ref: Ref) -> bool:
+        """Tell whether a whole value is stored under *ref*."""
+        return self.has(ref.check())
+
+    @final
+    def delete(self, ref: Ref) -> bool:
+        """Forget the value of *ref*; tell whether there was one."""
+        return self.remove(ref.check())
+
+    @final
+    def list(self, run_id: str, task: str | None = None) -> list[Ref]:
+        """Return the refs stored for a run, or for one task of it, sorted; an unknown run has none."""
+        check_id(run_id, "run id")
+        if task is not None:
+            check_id(task, "task name")
+        return sorted(self.refs(run_id, task))
+
+    @final
+    def runs(self) -> list[str]:  # type: ignore[valid-type]  # `list` is also the method above
+        """Return the ids of the runs that have results, sorted."""
+        return sorted({ref.run_id for ref in self.refs(None, None)})
+
+    @final
+    def clear(self, run_id: str) -> int:
+        """Forget all results of a run; return how many there were."""
+        return sum(self.remove(ref) for ref in self.list(run_id))

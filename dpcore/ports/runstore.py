@@ -1,0 +1,285 @@
+"""RunStore: what is remembered of runs, and small documents that several processes agree on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Self, final
+
+import msgspec
+
+from dpcore.clock import Clock, SystemClock
+from dpcore.errors import LeaseLostError, RunNotFoundError
+from dpcore.jobs import State, check_id
+from dpcore.ports.adapter import Adapter
+
+__all__ = ("EXISTING", "Document", "Fence", "Lease", "RunHistory", "RunRecord", "RunStore", "TaskChange")
+
+
+EXISTING = -1
+"""As the version that a commit expects: any, of a document that exists."""
+
+
+class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is known of a run as a whole; all that it takes to run the rest of it again.
+
+    Times are seconds since the epoch.  *source* is the file or module the tasks
+    came from; *selection* the arguments of ``plan()``; *settings* the adapter
+    strings, without secrets; *params* and *metadata* as they print, and both as
+    they are in *carried* (pickled), where they pickle.
+    """
+
+    run_id: str
+    state: State = State.PENDING
+    began: float = 0.0
+    ended: float | None = None
+    source: str = ""
+    selection: dict[str, Any] = {}
+    params: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    carried: bytes | None = None
+    settings: dict[str, str] = {}
+    plan_id: str = ""
+    fingerprint: str = ""
+    tasks: int = 0
+    counts: dict[str, int] = {}
+    reason: str = ""
+
+
+class TaskChange(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One change of one task, or of item *index* of a mapped task, in the order they happened.
+
+    *result* is the result id of a value; a stream has *count* items, those of
+    *attempts* stored by another attempt, those in *missing* left out.
+    """
+
+    task: str
+    state: State
+    at: float
+    attempt: int = 1
+    index: int | None = None
+    duration: float = 0.0
+    result: str | None = None
+    count: int | None = None
+    attempts: dict[int, int] = {}
+    missing: list[int] = []
+    error: str = ""
+    traceback: str = ""
+    reason: str = ""
+    worker: str = ""
+    fingerprint: str = ""
+
+
+class RunHistory(msgspec.Struct, frozen=True):
+    """A run's record and all its changes, oldest first."""
+
+    record: RunRecord
+    changes: list[TaskChange]
+
+    @property
+    def tasks(self) -> dict[str, TaskChange]:
+        """The last change of each task as a whole, in the order in which they first changed."""
+        return {change.task: change for change in self.changes if change.index is None}
+
+
+class Document(msgspec.Struct, frozen=True):
+    """What a store holds under a key: a value, how often it was written, and what was appended to it."""
+
+    value: bytes
+    version: int
+    entries: list[bytes] = []
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A condition of a commit: the document *key* still has this *version*."""
+
+    key: str
+    version: int
+
+
+class RunStore(Adapter):
+    """Remembers runs as records to which changes are appended, and small documents with versions.
+
+    An adapter writes four methods on documents: :meth:`commit`, :meth:`fetch`,
+    :meth:`scan` and :meth:`drop`.  Everything else, what a run, a lease or a
+    schedule is, is said here once.  All are async; what they promise:
+
+    - a commit happens whole or not at all, and when it has returned, everybody sees it;
+    - of several commits that expect one version, one at most happens;
+    - a commit that is cancelled has happened whole or not at all.
+
+    Capabilities:
+
+    - ``durable``: what a commit returned for outlives the program's death by SIGKILL;
+    - ``shared``: other processes that open it by the same settings see the same.
+
+    A store is an async context manager; it is used between entering and leaving it.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    clock: Clock = SystemClock()
+    """Who is asked for the time when a lease ends; an App puts its own here."""
+
+    # ------------------------------------------------------------ for the adapter
+
+    @abstractmethod
+    async def commit(
+        self,
+        key: str,
+        *,
+        value: bytes | None = None,
+        expected: int | None = None,
+        entries: Sequence[bytes] = (),
+        fence: Fence | None = None,
+    ) -> int | None:
+        """Write *value* and append *entries* under *key*, in one piece; return the version, or None if refused.
+
+        A document that does not exist has version 0; each *value* that is written
+        adds 1, entries do not.  It is refused, and nothing happens, if *expected* is
+        given and is not the version (:data:`EXISTING` expects any but 0), if *fence* is
+        given and the document it names has another version, or if *value* is None and
+        the document does not exist.
+        """
+
+    @abstractmethod
+    async def fetch(self, key: str, *, entries: bool = False) -> Document | None:
+        """Return the document under *key*, with all its entries in order if asked; None if there is none."""
+
+    @abstractmethod
+    async def scan(self, prefix: str, limit: int | None = None) -> list[tuple[str, Document]]:
+        """Return the documents whose keys begin with *prefix*, without entries, the last created first."""
+
+    @abstractmethod
+    async def drop(self, key: str) -> bool:
+        """Forget the document under *key* and its entries; tell whether there was one."""
+
+    # ------------------------------------------------------------ runs
+
+    @final
+    async def begin(self, record: RunRecord) -> bool:
+        """Record a new run; False, and nothing happens, if there is one of that id."""
+        check_id(record.run_id, "run id")
+        return await self.commit(f"run/{record.run_id}", value=_encode(record), expected=0) is not None
+
+    @final
+    async def append(
+        self, run_id: str, changes: Sequence[TaskChange], *, record: RunRecord | None = None, lease: Lease | None = None
+    ) -> None:
+        """Append *changes* to a run, in one piece, and replace its *record* if one is given.
+
+        Raises :class:`~dpcore.errors.LeaseLostError` if *lease* is not held any more
+        and :class:`~dpcore.errors.RunNotFoundError` if there is no such run; nothing is
+        written then.
+        """
+        done = await self.commit(
+            f"run/{check_id(run_id, 'run id')}",
+            value=_encode(record) if record is not None else None,
+            expected=EXISTING,
+            entries=[_encode(change) for change in changes],
+            fence=lease.fence if lease is not None else None,
+        )
+        if done is None:
+            if lease is not None and not await lease.held():
+                raise LeaseLostError(lease.key, lease.token)
+            raise RunNotFoundError(run_id, str(self), await self._latest())
+
+    @final
+    async def get(self, run_id: str) -> RunHistory:
+        """Return all that is known of a run; :class:`~dpcore.errors.RunNotFoundError` if nothing is."""
+        found = await self.fetch(f"run/{check_id(run_id, 'run id')}", entries=True)
+        if found is None:
+            raise RunNotFoundError(run_id, str(self), await self._latest())
+        return RunHistory(_RECORD.decode(found.value), [_CHANGE.decode(entry) for entry in found.entries])
+
+    @final
+    async def list(self, limit: int | None = None) -> list[RunRecord]:
+        """Return the records of the runs, the last begun first."""
+        return [_RECORD.decode(document.value) for _, document in await self.scan("run/", limit)]
+
+    @final
+    async def remove(self, run_id: str) -> bool:
+        """Forget a run; tell whether there was one.  Its results are the I/O manager's."""
+        return await self.drop(f"run/{check_id(run_id, 'run id')}")
+
+    async def _latest(self) -> list[str]:  # type: ignore[valid-type]  # `list` is also the method above
+        return [record.run_id for record in await self.list(5)]
+
+    # ------------------------------------------------------------ documents and leases
+
+    @final
+    async def read(self, key: str) -> tuple[Any, int]:
+        """Return the small document under *key* and its version; ``(None, 0)`` if there is none."""
+        found = await self.fetch(f"document/{key}")
+        return (None, 0) if found is None else (msgspec.json.decode(found.value), found.version)
+
+    @final
+    async def write(self, key: str, value: Any, *, expected: int | None = None) -> int | None:
+        """Write a small document of JSON's types; return its version, None if its version is not the *expected* one."""
+        return await self.commit(f"document/{key}", value=_encode(value), expected=expected)
+
+    @final
+    async def lease(self, key: str, ttl: float) -> Lease | None:
+        """Take the lease on *key* for *ttl* seconds, or return None while somebody else holds it.
+
+        Its ``token`` grows with every holder; :meth:`append` with an old one is refused.
+        """
+        name = f"lease/{key}"
+        found = await self.fetch(name)
+        now = self.clock.now().timestamp()
+        version = found.version if found is not None else 0
+        if found is not None and now < max(_UNTIL.decode(found.value), await self._renewed(key, version)):
+            return None
+        token = await self.commit(name, value=_encode(now + ttl), expected=version)
+        return None if token is None else Lease(self, key, token)
+
+    async def _renewed(self, key: str, token: int) -> float:
+        found = await self.fetch(f"lease-until/{key}")
+        until, of = _RENEWAL.decode(found.value) if found is not None else (0.0, 0)
+        return until if of == token else 0.0
+
+
+class Lease:
+    """The right to act for *key* that one holder has at a time; *token* grows with every holder."""
+
+    def __init__(self, store: RunStore, key: str, token: int) -> None:
+        self.store, self.key, self.token = store, key, token
+
+    @property
+    def fence(self) -> Fence:
+        """The condition under which a commit is still ours to make."""
+        return Fence(f"lease/{self.key}", self.token)
+
+    async def held(self) -> bool:
+        """Tell whether nobody has taken the lease since."""
+        found = await self.store.fetch(f"lease/{self.key}")
+        return found is not None and found.version == self.token
+
+    async def renew(self, ttl: float) -> None:
+        """Hold it for *ttl* seconds from now; :class:`~dpcore.errors.LeaseLostError` if somebody else has it."""
+        await self._until(self.store.clock.now().timestamp() + ttl)
+
+    async def release(self) -> None:
+        """Let others have it at once; nothing happens if they have it already."""
+        if await self.held():
+            await self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token)
+
+    async def _until(self, until: float) -> None:
+        done = await self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
+        if done is None:
+            raise LeaseLostError(self.key, self.token)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+
+_encode = msgspec.json.encode
+_RECORD = msgspec.json.Decoder(RunRecord)
+_CHANGE = msgspec.json.Decoder(TaskChange)
+_UNTIL = msgspec.json.Decoder(float)
+_RENEWAL = msgspec.json.Decoder(tuple[float, int])
