@@ -27,6 +27,7 @@ __all__ = (
     "InputMismatchError",
     "InvalidIdError",
     "LeaseLostError",
+    "MissingHintError",
     "MissingInputError",
     "NoCurrentJobError",
     "NotSharedError",
@@ -47,6 +48,7 @@ __all__ = (
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "UnreadStreamError",
     "UnsupportedError",
     "UsedOutsideError",
     "nearest",
@@ -252,6 +254,32 @@ class InputMismatchError(DpcoreError, TypeError):
         return (
             f"task {self.upstream!r} returns {self.gives}, but {self.task!r} wants {self.wants} "
             f"for {self.parameter!r}{places}{cure}"
+        )
+
+
+class MissingHintError(DpcoreError, TypeError):
+    """A strict plan was asked for, and a task's output or input has no type hint."""
+
+    def __init__(self, task: str, parameter: str | None) -> None:
+        super().__init__(task, parameter)
+        self.task, self.parameter = task, parameter
+
+    def __str__(self) -> str:
+        what = "its return value" if self.parameter is None else f"parameter {self.parameter!r}"
+        return f"task {self.task!r} has no type hint for {what}, which strict=True asks for on every data edge"
+
+
+class UnreadStreamError(DpcoreError, ValueError):
+    """A task is mapped over a stream, and no parameter of it receives the items."""
+
+    def __init__(self, task: str, stream: str) -> None:
+        super().__init__(task, stream)
+        self.task, self.stream = task, stream
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} is mapped over each item of {self.stream!r}, but no parameter receives an item; "
+            f"name one with inputs={{'...': {self.stream!r}}}"
         )
 
 

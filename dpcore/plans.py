@@ -1,0 +1,533 @@
+"""Plans: which tasks a run needs, what each receives, and in what order they can run.
+
+Pure, linear in tasks and edges, and without recursion.  :func:`plan` finds every
+fault and reports them together; nothing that was asked for is dropped silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from graphlib import CycleError as GraphCycleError
+from graphlib import TopologicalSorter
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dpcore.errors import (
+    CycleError,
+    GivenTaskError,
+    InputMismatchError,
+    MissingHintError,
+    MissingInputError,
+    ParamError,
+    PlanningError,
+    SelectionError,
+    TaskNotFoundError,
+    UnreadStreamError,
+)
+from dpcore.hints import MISSING, convert, fits, shown, stream_fits
+from dpcore.tasks import Registry, Task, registry as default_registry
+
+__all__ = ("Edge", "Plan", "plan")
+
+Selector = str | Callable[..., Any]
+
+
+class Edge(NamedTuple):
+    """One task waits for another; with a *parameter*, it receives its result.
+
+    *inferred* says that nobody wrote the edge down: the parameter is named like the
+    task, or was the only one left.
+    """
+
+    upstream: str
+    task: str
+    parameter: str | None
+    inferred: bool
+
+
+class Wiring(NamedTuple):
+    """What one task receives and waits for, whatever is selected beside it."""
+
+    data: dict[str, str]                # parameter -> task
+    inferred: frozenset[str]            # parameters whose edge nobody wrote down
+    guessed: str | None                 # the parameter that took the only dependency left
+    order: tuple[str, ...]              # dependencies that give nothing
+    params: tuple[str, ...]             # parameters that params= supplies
+    missing: tuple[str, ...]            # parameters that nothing supplies
+
+
+class Plan:
+    """The DAG of selected tasks: what feeds what, in which order, and under which id.
+
+    ``tasks`` are in :attr:`order`; ``needs`` says for each task which others of the
+    plan must have ended before it; ``inputs`` which task's result each parameter
+    receives; ``earlier`` the same for results of an earlier run; ``arguments`` the
+    run parameters it takes, converted; ``left_out`` are order-only dependencies
+    outside the selection, as (task, dependency).
+
+    Made by :func:`plan`, and not changed afterwards.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        levels: Sequence[tuple[str, ...]],
+        needs: Mapping[str, tuple[str, ...]],
+        wirings: Mapping[str, Wiring],
+        inputs: Mapping[str, Mapping[str, str]],
+        earlier: Mapping[str, Mapping[str, str]],
+        arguments: Mapping[str, Mapping[str, Any]],
+        left_out: tuple[tuple[str, str], ...],
+        from_run: str | None,
+    ) -> None:
+        self.levels: tuple[tuple[str, ...], ...] = tuple(levels)
+        self.order: tuple[str, ...] = tuple(name for level in levels for name in level)
+        self.tasks: Mapping[str, Task] = MappingProxyType({name: tasks[name] for name in self.order})
+        self.needs, self.inputs, self.earlier = needs, inputs, earlier
+        self.arguments, self.left_out, self.from_run = arguments, left_out, from_run
+        self._wirings = wirings
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tasks
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks.values())
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.id}: {len(self)} tasks, {len(self.levels)} levels>"
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every edge between tasks of the plan, in the order of the plan."""
+        found: list[Edge] = []
+        for name in self.order:
+            fed = self.inputs.get(name, {})
+            wiring = self._wirings[name]
+            found += [Edge(up, name, parameter, parameter in wiring.inferred) for parameter, up in fed.items()]
+            data = set(fed.values())
+            found += [Edge(up, name, None, False) for up in self.needs[name] if up not in data]
+        return tuple(found)
+
+    @cached_property
+    def dependents(self) -> Mapping[str, tuple[str, ...]]:
+        """For each task, those that wait for it, in the order of the plan."""
+        found: dict[str, list[str]] = {name: [] for name in self.order}
+        for name in self.order:
+            for upstream in self.needs[name]:
+                found[upstream].append(name)
+        return {name: tuple(after) for name, after in found.items()}
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits made of names and edges only: the same structure has the same id."""
+        digest = hashlib.sha256()
+        for name in sorted(self.order):
+            digest.update(b"\0\0" + name.encode())
+            for line in sorted(f"{up}\1{parameter or ''}" for up, _, parameter, _ in self._edges_of(name)):
+                digest.update(b"\0" + line.encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that cover the structure and the tasks' own fingerprints."""
+        prints = "\0".join(f"{name}\1{self.tasks[name].fingerprint}" for name in sorted(self.order))
+        return hashlib.sha256(f"{self.id}\0{prints}".encode()).hexdigest()[:16]
+
+    def ready(self, done: Collection[str]) -> list[str]:
+        """Return the tasks that are not in *done* and need nothing outside of it, in the order of the plan."""
+        ended = done if isinstance(done, set | frozenset | Mapping) else set(done)
+        return [name for name in self.order if name not in ended and all(up in ended for up in self.needs[name])]
+
+    def _edges_of(self, name: str) -> list[Edge]:
+        fed = self.inputs.get(name, {})
+        data = set(fed.values())
+        return [Edge(up, name, parameter, False) for parameter, up in fed.items()] + [
+            Edge(up, name, None, False) for up in self.needs[name] if up not in data
+        ]
+
+
+def plan(
+    *selection: Selector,
+    registry: Registry | None = None,
+    tags: Iterable[str] | None = None,
+    root_tasks: Iterable[Selector] | None = None,
+    include_upstream: bool = False,
+    exclude: Iterable[Selector] = (),
+    params: Mapping[str, Any] | Iterable[str] = (),
+    from_run: str | None = None,
+    strict: bool = False,
+) -> Plan:
+    """Plan a run of the selected tasks; of every task of the registry if nothing is selected.
+
+    A selection is names, task functions, ``tag:etl``, and the graph operators
+    ``+name`` (what it waits for too), ``name+`` (what waits for it too) and
+    ``+name+``.  Names and tags close over what feeds them data.  *root_tasks* is
+    exact: the roots and all that waits for them, and nothing else unless
+    *include_upstream*.  *exclude* takes away, in the same grammar.
+
+    *params* are the run parameters that will be given: their names, or a mapping
+    whose values are converted here by the hints of who takes them.  A name that is a
+    task's gives that task's result.  *from_run* is the id of an earlier run from
+    which data comes that the selection does not make.  With *strict*, a missing hint
+    on a data edge is a fault.
+
+    Raises :class:`~dpcore.errors.PlanningError` with every fault.
+    """
+    return _Planning(default_registry if registry is None else registry, params, from_run, strict).plan(
+        selection, tags, root_tasks, include_upstream, exclude
+    )
+
+
+class _Planning:
+    """One call of :func:`plan`: collects faults instead of stopping at the first."""
+
+    def __init__(
+        self, registry: Registry, params: Mapping[str, Any] | Iterable[str], from_run: str | None, strict: bool
+    ) -> None:
+        self.registry = registry
+        self.tasks: dict[str, Task] = dict(registry.items())
+        self.rank = {name: rank for rank, name in enumerate(self.tasks)}
+        self.values: Mapping[str, Any] = params if isinstance(params, Mapping) else dict.fromkeys(params, MISSING)
+        self.from_run, self.strict = from_run, strict
+        self.wirings: dict[str, Wiring] = {}
+        self.faults: list[Exception] = []
+        self.unknown: set[tuple[str, str]] = set()
+
+    def plan(
+        self,
+        selection: tuple[Selector, ...],
+        tags: Iterable[str] | None,
+        root_tasks: Iterable[Selector] | None,
+        include_upstream: bool,
+        exclude: Iterable[Selector],
+    ) -> Plan:
+        chosen = self.chosen(selection, tags, root_tasks, include_upstream)
+        for selector in exclude:
+            for name in self.expand(selector, closed=False):
+                chosen.pop(name, None)
+        names = sorted(chosen, key=self.rank.__getitem__)
+        made = self.joined(names)
+        levels = self.levelled(made.needs)
+        if not self.faults and not names:
+            what = "the selection" if selection or tags or root_tasks else "the registry"
+            self.faults.append(SelectionError(" ".join(map(str, selection)), f"{what} is empty", self.tasks))
+        if self.faults:
+            raise PlanningError("cannot plan", self.faults)
+        return Plan(
+            self.tasks,
+            levels,
+            made.needs,
+            self.wirings,
+            made.inputs,
+            made.earlier,
+            made.arguments,
+            tuple(made.left_out),
+            self.from_run,
+        )
+
+    # ---------------------------------------------------------------- selection
+
+    def chosen(
+        self,
+        selection: tuple[Selector, ...],
+        tags: Iterable[str] | None,
+        root_tasks: Iterable[Selector] | None,
+        include_upstream: bool,
+    ) -> dict[str, None]:
+        found: dict[str, None] = {}
+        for selector in selection:
+            found.update(self.expand(selector))
+        for tag in self.words("tags", tags):
+            found.update(self.expand(f"tag:{tag}"))
+        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, str(root))]
+        if roots:
+            below = self.downstream(roots)
+            found.update(self.upstream(below, order_too=True) if include_upstream else below)
+        if not selection and tags is None and root_tasks is None:
+            found.update(dict.fromkeys(name for name in self.tasks if name not in self.values))
+        for name in [name for name in found if name in self.values]:
+            del found[name]
+        return found
+
+    def words(self, argument: str, given: Any) -> list[Any]:
+        if given is None:
+            return []
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            self.faults.append(SelectionError(str(given), f"{argument}= takes a list"))
+            return []
+        return list(given)
+
+    def expand(self, selector: Selector, *, closed: bool = True) -> dict[str, None]:
+        """Return the tasks that *selector* stands for; if *closed*, with what feeds them data."""
+        if not isinstance(selector, str):
+            names = self.pick(selector, repr(selector))
+            return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
+        match = _SELECTOR.fullmatch(selector.strip())
+        if match is None:
+            self.faults.append(SelectionError(selector, "a selection is name, +name, name+, +name+ or tag:word"))
+            return {}
+        before, name, after = match.groups()
+        names = self.pick(name, selector)
+        if after:
+            names = list(self.downstream(names))
+        if before:
+            return self.upstream(names, order_too=True)
+        return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
+
+    def pick(self, selector: Selector, whole: str) -> list[str]:
+        """Return the tasks of one name, one function, or one tag; a fault if there are none."""
+        if not isinstance(selector, str):
+            names = [name for name, task in self.tasks.items() if task.call is selector]
+            if not names:
+                self.faults.append(SelectionError(whole, "that function is not a task of the registry", self.tasks))
+        elif selector.startswith("tag:"):
+            names = [task.name for task in self.registry.tagged(selector[4:])]
+            if not names:
+                self.faults.append(
+                    SelectionError(whole, f"no task has the tag {selector[4:]!r}", [f"tag:{tag}" for tag in self.registry.tags])
+                )
+        else:
+            names = [selector] if selector in self.tasks else []
+            if not names:
+                self.faults.append(TaskNotFoundError(selector, self.tasks))
+        for name in names:
+            if name in self.values and not str(selector).startswith("tag:"):
+                self.faults.append(GivenTaskError(name))
+        return names
+
+    def upstream(self, names: Iterable[str], *, order_too: bool) -> dict[str, None]:
+        """Close over what feeds *names*, and over what they only wait for if *order_too*."""
+        found = dict.fromkeys(names)
+        waiting = list(found)
+        while waiting:
+            wiring = self.wiring(waiting.pop())
+            for name in [*wiring.data.values(), *(wiring.order if order_too else ())]:
+                if name in self.tasks and name not in found:
+                    found[name] = None
+                    waiting.append(name)
+        return found
+
+    def downstream(self, names: Iterable[str]) -> dict[str, None]:
+        """Close over all that waits for *names*, in whatever way."""
+        after: dict[str, list[str]] = {}
+        for name in self.tasks:
+            wiring = self.wiring(name)
+            for up in {*wiring.data.values(), *wiring.order}:
+                after.setdefault(up, []).append(name)
+        found = dict.fromkeys(names)
+        waiting = list(found)
+        while waiting:
+            for name in after.get(waiting.pop(), ()):
+                if name not in found:
+                    found[name] = None
+                    waiting.append(name)
+        return found
+
+    # ---------------------------------------------------------------- wiring
+
+    def wiring(self, name: str) -> Wiring:
+        """Return what task *name* receives and waits for, by the rules (a) to (d) of the design."""
+        known = self.wirings.get(name)
+        if known is None:
+            known = self.wirings[name] = self.wire(self.tasks[name])
+        return known
+
+    def wire(self, task: Task) -> Wiring:
+        tasks, given = self.tasks, self.values
+        declared = task.dependencies if task.each is None else (*task.dependencies, task.each)
+        data: dict[str, str] = {}
+        inferred: list[str] = []
+        params: list[str] = []
+        open_: list[str] = []                       # required, and not supplied yet
+        for parameter in task.parameters.values():
+            name = parameter.name
+            source = task.inputs.get(name) or (name if name in declared else None)
+            if source is not None:                  # (a) named in inputs=, (b) named like a dependency
+                if source in given:
+                    params.append(name)
+                else:
+                    data[name] = source
+            elif name in given:                     # params= beats what is inferred
+                params.append(name)
+            elif parameter.required:
+                if name in tasks and name != task.name:     # (c) named like a task, as a pytest fixture would be
+                    data[name] = name
+                    inferred.append(name)
+                else:
+                    open_.append(name)
+        guessed = self.guess(task, declared, data, open_)
+        if guessed is not None:                     # (d) the only parameter and the only dependency left
+            parameter_name, source = guessed
+            open_.remove(parameter_name)
+            if source in given:
+                params.append(parameter_name)
+            else:
+                data[parameter_name] = source
+                inferred.append(parameter_name)
+        used = set(data.values())
+        order = tuple(up for up in declared if up not in used and up not in given)
+        return Wiring(
+            data, frozenset(inferred), guessed and guessed[0], order, tuple(params), tuple(open_)
+        )
+
+    def guess(
+        self, task: Task, declared: Sequence[str], data: Mapping[str, str], open_: Sequence[str]
+    ) -> tuple[str, str] | None:
+        if len(open_) != 1:
+            return None
+        used = {*data.values(), *task.inputs.values()}
+        left = [up for up in dict.fromkeys(declared) if up not in used and up not in task.parameters]
+        if len(left) != 1 or (left[0] in self.tasks and self.tasks[left[0]].returns_nothing):
+            return None
+        return open_[0], left[0]
+
+    # ---------------------------------------------------------------- joining the selected tasks
+
+    def joined(self, names: Sequence[str]) -> _Made:
+        made = _Made({}, {}, {}, {}, [])
+        selected = dict.fromkeys(names)
+        taken: set[str] = set()
+        for name in names:
+            task, wiring = self.tasks[name], self.wiring(name)
+            inputs: dict[str, str] = {}
+            earlier: dict[str, str] = {}
+            for parameter, up in wiring.data.items():
+                if up in selected:
+                    inputs[parameter] = up
+                    self.check(task, parameter, self.tasks[up], parameter == wiring.guessed)
+                elif up not in self.tasks:
+                    self.not_found(up, name)
+                elif self.from_run is not None:
+                    earlier[parameter] = up
+                    self.check(task, parameter, self.tasks[up], parameter == wiring.guessed)
+                else:
+                    self.faults.append(MissingInputError(name, parameter, up))
+            self.faults += [MissingInputError(name, parameter, None, self.tasks) for parameter in wiring.missing]
+            if task.each is not None and task.each in self.values:
+                self.faults.append(ParamError(task.each, f"would replace the stream that task {name!r} is mapped over"))
+            elif task.each is not None and task.each not in wiring.data.values():
+                self.faults.append(UnreadStreamError(name, task.each))
+            for up in wiring.order:
+                if up not in self.tasks:
+                    self.not_found(up, name)
+                elif up not in selected:
+                    made.left_out.append((name, up))
+            made.inputs[name] = inputs
+            if earlier:
+                made.earlier[name] = earlier
+            made.needs[name] = tuple(
+                dict.fromkeys([*inputs.values(), *(up for up in wiring.order if up in selected)])
+            )
+            if wiring.params:
+                made.arguments[name] = self.given(task, wiring)
+                taken.update(self.param_of(task, parameter) for parameter in wiring.params)
+        self.untaken(taken)
+        return made
+
+    def not_found(self, name: str, wanted_by: str) -> None:
+        if (name, wanted_by) not in self.unknown:
+            self.unknown.add((name, wanted_by))
+            self.faults.append(TaskNotFoundError(name, self.tasks, wanted_by))
+
+    def param_of(self, task: Task, parameter: str) -> str:
+        """Return the run parameter that supplies *parameter*: of its own name, or of the task that would have fed it."""
+        wired = task.inputs.get(parameter)
+        if wired is not None and wired in self.values:
+            return wired
+        if parameter in self.values:
+            return parameter
+        declared = task.dependencies if task.each is None else (*task.dependencies, task.each)
+        return next(up for up in declared if up in self.values and up not in task.parameters)
+
+    def given(self, task: Task, wiring: Wiring) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for parameter in wiring.params:
+            name = self.param_of(task, parameter)
+            value = self.values[name]
+            if value is MISSING:
+                continue
+            if name not in self.tasks:              # a task's result is taken as it is
+                try:
+                    value = convert(value, task.parameters[parameter].hint)
+                except (ValueError, TypeError) as error:
+                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {error}"))
+            found[parameter] = value
+        return found
+
+    def untaken(self, taken: set[str]) -> None:
+        takes = {
+            parameter.name for wiring, task in ((self.wirings[n], self.tasks[n]) for n in self.wirings)
+            for parameter in task.parameters.values() if parameter.name not in wiring.data
+        }
+        for name in self.values:
+            if name not in taken:
+                self.faults.append(ParamError(name, "is taken by no selected task", sorted(takes)))
+
+    def check(self, task: Task, parameter: str, upstream: Task, guessed: bool) -> None:
+        """Record a fault if what *upstream* returns does not fit *parameter* of *task*."""
+        wants, gives = task.parameters[parameter].hint, upstream.result
+        mapped = task.each == upstream.name
+        if mapped and not upstream.many:
+            self.faults.append(
+                InputMismatchError(task.name, parameter, "each item of a stream", upstream.name, "one value", ())
+            )
+            return
+        if self.strict and (wants is MISSING or gives is MISSING):
+            self.faults.append(MissingHintError(*((task.name, parameter) if wants is MISSING else (upstream.name, None))))
+        if wants is MISSING:
+            return
+        streamed = upstream.many and not mapped
+        if not (stream_fits(gives, wants) if streamed else fits(gives, wants)):
+            given = f"a stream of {shown(gives)}" if streamed else shown(gives)
+            places = (f"{upstream.name} at {upstream.place}", f"{task.name} at {task.place}")
+            self.faults.append(
+                InputMismatchError(task.name, parameter, shown(wants), upstream.name, given, places, guessed)
+            )
+
+    def levelled(self, needs: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Return the parallel levels, each in the order of registration; every cycle is a fault."""
+        graph = dict(needs)
+        while True:
+            sorter = TopologicalSorter(graph)
+            try:
+                sorter.prepare()
+                break
+            except GraphCycleError as error:
+                # graphlib reports one cycle; without its tasks, the next one shows.
+                path = error.args[1]
+                self.faults.append(CycleError(_turned(path)))
+                gone = set(path)
+                graph = {name: tuple(n for n in ups if n not in gone) for name, ups in graph.items() if name not in gone}
+        levels: list[tuple[str, ...]] = []
+        while ready := sorter.get_ready():
+            levels.append(tuple(sorted(ready, key=self.rank.__getitem__)))
+            sorter.done(*ready)
+        return levels
+
+
+class _Made(NamedTuple):
+    needs: dict[str, tuple[str, ...]]
+    inputs: dict[str, dict[str, str]]
+    earlier: dict[str, dict[str, str]]
+    arguments: dict[str, dict[str, Any]]
+    left_out: list[tuple[str, str]]
+
+
+_SELECTOR = re.compile(r"(\+?)((?:tag:)?[^+:/|\[\]\s]+)(\+?)")
+
+
+def _turned(path: Sequence[str]) -> list[str]:
+    """Write a cycle so that it begins with its least name, whatever the search met first.
+
+    >>> _turned(["b", "c", "a", "b"])
+    ['a', 'b', 'c', 'a']
+    """
+    ring = list(path[:-1])
+    least = ring.index(min(ring))
+    return [*ring[least:], *ring[:least], ring[least]]

@@ -1,0 +1,462 @@
+"""Runs: what to start next, and what an outcome means.
+
+Nothing here waits, reads a clock or touches the outside.  A driver asks a
+:class:`Run` what to :meth:`~Run.take`, has it done somewhere, and tells the run
+how it went with :meth:`~Run.record`.  The run decides the rest: retries, what a
+failure takes down with it, which results nobody will read again, and when
+everything is over.  Every transition is put into :attr:`Run.changes`, once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from dpcore.errors import TaskError
+from dpcore.hints import accepts_none, stream_kind
+from dpcore.jobs import Items, Job, Outcome, Ref, Results, State, Stream, qualified
+from dpcore.plans import Plan
+from dpcore.tasks import Task
+
+__all__ = ("Change", "Retry", "Run", "Start")
+
+Keep = Literal["all", "leaves"]
+
+
+class Start(NamedTuple):
+    """One attempt to start: *attempt* is counted from 1; *index* is the item of a mapped task."""
+
+    task: str
+    attempt: int
+    index: int | None = None
+
+
+class Retry(NamedTuple):
+    """An attempt to :meth:`~Run.requeue` when *delay* seconds have passed."""
+
+    start: Start
+    delay: float
+
+
+class Change(NamedTuple):
+    """One transition of a task, or of item *index* of a mapped task."""
+
+    task: str
+    index: int | None
+    attempt: int
+    old: State
+    new: State
+    outcome: Outcome | None
+
+
+class _Mapped:
+    """How far a mapped task is: items are taken in order, and retried one by one."""
+
+    __slots__ = ("attempts", "count", "duration", "ended", "failed", "inflight", "items", "next", "positions", "stopped")
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+        self.count = len(items)
+        # Where the producer left items out, ours are counted without them.
+        self.positions = [at for at in range(items.count) if at not in items.missing] if items.missing else None
+        self.next = 0                               # the first item that was never taken
+        self.inflight = 0                           # taken, or waiting for a retry
+        self.ended = 0
+        self.attempts: dict[int, int] = {}          # of the items that needed more than one
+        self.failed: dict[int, BaseException] = {}
+        self.stopped: Outcome | None = None         # the outcome that ends the task before its items have ended
+        self.duration = 0.0
+
+    def ref(self, index: int) -> Ref:
+        """Return the ref of the item that job *index* receives."""
+        return self.items.at(index if self.positions is None else self.positions[index])
+
+
+class Run:
+    """One execution of a plan, under a run id.
+
+    ``state`` is the run's, ``outcomes`` the tasks' that have ended.  ``changes``,
+    ``retries`` and ``freed`` are for the driver to empty: transitions to record and
+    to tell, attempts to start later, and results that no task will read again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_id: str,
+        *,
+        io: Results,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        nominal: datetime | None = None,
+        earlier: Mapping[str, Ref | Items] | None = None,
+        fail_fast: bool = False,
+        keep: Keep = "all",
+    ) -> None:
+        self.plan, self.run_id, self.io = plan, run_id, io
+        self.params, self.metadata, self.nominal = dict(params or {}), dict(metadata or {}), nominal
+        self.fail_fast, self.keep = fail_fast, keep
+        self.state = State.PENDING
+        self.reason = ""
+        self.outcomes: dict[str, Outcome] = {}
+        self.changes: list[Change] = []
+        self.retries: list[Retry] = []
+        self.freed: list[Ref | Items] = []
+        self._states: dict[str, State] = {}         # of tasks that are neither pending nor ended
+        self._results: dict[str, Ref | Items] = {}
+        self._earlier = earlier or {}
+        self._mapped: dict[str, _Mapped] = {}
+        self._retrying: dict[tuple[str, int | None], Start] = {}
+        self._waits = {name: len(needs) for name, needs in plan.needs.items()}
+        self._readers: dict[str, int] = {}
+        for inputs in plan.inputs.values():
+            for upstream in set(inputs.values()):
+                self._readers[upstream] = self._readers.get(upstream, 0) + 1
+        # Deepest level first: what was begun is finished before more is begun, and its results can go.
+        depth = {name: level for level, names in enumerate(plan.levels) for name in names}
+        ranked = sorted(enumerate(plan.order), key=lambda at: (-depth[at[1]], at[0]))
+        self._names = [name for _, name in ranked]
+        self._rank = {name: rank for rank, name in enumerate(self._names)}
+        self._ready: list[tuple[int, int, int | None]] = []         # rank, attempt, index
+        self._inflight = 0
+        self._cancelled = False
+        self._failed = False
+        for name in [name for name in plan.order if not self._waits[name]]:
+            self._enable(name)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id!r}: {self.state}, {len(self.outcomes)} of {len(self.plan)} tasks ended>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether every task has ended."""
+        return len(self.outcomes) == len(self.plan)
+
+    @property
+    def running(self) -> bool:
+        """Whether some job was taken and has not been recorded."""
+        return self._inflight > 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether what still runs should be cancelled: the run was, or it failed and is to fail fast."""
+        return self._cancelled or (self.fail_fast and self._failed)
+
+    def task_state(self, name: str) -> State:
+        """Return how far a task of the plan is."""
+        outcome = self.outcomes.get(name)
+        return outcome.state if outcome is not None else self._states.get(name, State.PENDING)
+
+    # ---------------------------------------------------------------- starting
+
+    def take(self) -> Start | None:
+        """Return the next attempt to start, as if it were started; None if nothing can be started now."""
+        while self._ready:
+            rank, attempt, index = heapq.heappop(self._ready)
+            name = self._names[rank]
+            if name in self.outcomes:
+                continue
+            start = self._next_item(name, rank) if index == _ITEMS else Start(name, attempt, index)
+            if attempt > 1 and self._retrying.pop((name, index), None) is None:
+                continue                            # it was called off while it waited
+            if start is not None:
+                self._begin(start)
+                return start
+        return None
+
+    def requeue(self, start: Start) -> None:
+        """Make an attempt ready whose delay is over; nothing happens if it was cancelled meanwhile."""
+        if self._retrying.get((start.task, start.index)) == start:
+            heapq.heappush(self._ready, (self._rank[start.task], start.attempt, start.index))
+
+    def job(self, start: Start) -> Job:
+        """Return all that a worker needs for this attempt."""
+        task = self.plan.tasks[start.task]
+        arguments: dict[str, Any] = dict(self.plan.arguments.get(start.task, {}))
+        inputs: dict[str, Ref | Stream] = {}
+        for parameter, result in self._sources(task):
+            if result is None:                      # a fail-safe task left nothing: the default, else None
+                if task.parameters[parameter].required:
+                    arguments[parameter] = None
+            elif isinstance(result, Ref):
+                inputs[parameter] = result
+            elif start.index is not None and self._feeds(task, parameter) == task.each:
+                inputs[parameter] = self._mapped[start.task].ref(start.index)
+            else:
+                inputs[parameter] = Stream(result, stream_kind(task.parameters[parameter].hint))
+        return Job(
+            run_id=self.run_id,
+            task=start.task,
+            function=task.function,
+            io=self.io,
+            attempt=start.attempt,
+            index=start.index,
+            inputs=inputs,
+            arguments=arguments,
+            positional=task.positional,
+            streams=task.streams and task.each is None,
+            is_async=task.schema.is_async,
+            timeout=task.timeout,
+            params=self.params,
+            metadata=self.metadata,
+            nominal=self.nominal,
+        )
+
+    # ---------------------------------------------------------------- recording
+
+    def record(self, start: Start, outcome: Outcome) -> None:
+        """Take in how an attempt went that :meth:`take` gave; each attempt is recorded exactly once."""
+        self._inflight -= 1
+        name, attempt, index = start
+        if outcome.state is not State.SUCCEEDED and outcome.result is not None:
+            self.freed.append(outcome.result)       # what a stream had stored before it failed
+            outcome = _replaced(outcome, result=None)
+        if outcome.state is State.CANCELLED and not outcome.reason:
+            outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
+        if index is not None:
+            self._record_item(start, outcome)
+        elif outcome.state in _FAILED and self._may_retry(name, attempt, outcome):
+            self._retry(start, State.RUNNING, outcome)
+        else:
+            self._end(name, State.RUNNING, outcome)
+
+    def cancel(self, reason: str) -> None:
+        """Start nothing more: what has not started is cancelled now, what runs when it is recorded."""
+        if not self.ended and self.state is not State.CANCELLED:
+            self.reason = reason
+            self._cancelled = True
+            self._stop(reason)
+
+    # ---------------------------------------------------------------- inside
+
+    def _begin(self, start: Start) -> None:
+        self._inflight += 1
+        name, attempt, index = start
+        if self.state is State.PENDING:
+            self.state = State.RUNNING
+        old = self._states.get(name, State.PENDING)
+        if index is None:
+            self._change(name, None, attempt, old, State.RUNNING, None)
+            return
+        if old is State.PENDING:
+            self._change(name, None, 1, old, State.RUNNING, None)
+        was = State.RETRYING if attempt > 1 else State.PENDING
+        self.changes.append(Change(name, index, attempt, was, State.RUNNING, None))
+
+    def _change(
+        self, name: str, index: int | None, attempt: int, old: State, new: State, outcome: Outcome | None
+    ) -> None:
+        self._states[name] = new
+        self.changes.append(Change(name, index, attempt, old, new, outcome))
+
+    def _enable(self, name: str) -> None:
+        """Make a task ready, all that it needs having ended; a mapped one item by item."""
+        task = self.plan.tasks[name]
+        items = self._stream_of(task)
+        if items is None:
+            heapq.heappush(self._ready, (self._rank[name], 1, None))
+            return
+        self._mapped[name] = _Mapped(items)
+        if len(items):
+            heapq.heappush(self._ready, (self._rank[name], 1, _ITEMS))
+        else:
+            self._end(name, State.PENDING, Outcome(state=State.SUCCEEDED, result=Items(self.run_id, name, 0)))
+
+    def _next_item(self, name: str, rank: int) -> Start | None:
+        mapped = self._mapped[name]
+        if mapped.stopped is not None or mapped.next >= mapped.count:
+            return None
+        index = mapped.next
+        mapped.next += 1
+        mapped.inflight += 1
+        if mapped.next < mapped.count:
+            heapq.heappush(self._ready, (rank, 1, _ITEMS))
+        return Start(name, 1, index)
+
+    def _stream_of(self, task: Task) -> Items | None:
+        """Return the items that *task* is mapped over; None if it is not mapped, or its stream was given by hand."""
+        if task.each is None:
+            return None
+        found = self._results.get(task.each, self._earlier.get(task.each))
+        return found if isinstance(found, Items) else None
+
+    def _feeds(self, task: Task, parameter: str) -> str | None:
+        found = self.plan.inputs[task.name].get(parameter)
+        return found if found is not None else self.plan.earlier.get(task.name, {}).get(parameter)
+
+    def _sources(self, task: Task) -> Iterator[tuple[str, Ref | Items | None]]:
+        for parameter, upstream in self.plan.inputs[task.name].items():
+            yield parameter, self._results.get(upstream)
+        for parameter, upstream in self.plan.earlier.get(task.name, {}).items():
+            yield parameter, self._earlier[upstream]
+
+    def _may_retry(self, name: str, attempt: int, outcome: Outcome) -> bool:
+        task = self.plan.tasks[name]
+        if attempt > task.max_retries or self.stopping or outcome.error is None:
+            return False
+        return _matches(outcome.error, task.retry_on)
+
+    def _retry(self, start: Start, old: State, outcome: Outcome) -> None:
+        again = Start(start.task, start.attempt + 1, start.index)
+        self._retrying[start.task, start.index] = again
+        self.retries.append(Retry(again, self._delay(start)))
+        if start.index is None:
+            self._change(start.task, None, start.attempt, old, State.RETRYING, outcome)
+        else:
+            self.changes.append(Change(start.task, start.index, start.attempt, old, State.RETRYING, outcome))
+
+    def _delay(self, start: Start) -> float:
+        task = self.plan.tasks[start.task]
+        most = float("inf") if task.max_delay is None else task.max_delay
+        try:
+            delay = min(task.retry_delay * task.backoff ** (start.attempt - 1), most)
+        except OverflowError:
+            delay = most
+        if task.jitter:
+            # Drawn from what the attempt is, so that a run told again waits as it did.
+            drawn = random.Random(f"{self.run_id}/{start.task}/{start.attempt}/{start.index}").uniform(-1, 1)
+            delay = min(delay * (1 + task.jitter * drawn), most)
+        return delay
+
+    def _record_item(self, start: Start, outcome: Outcome) -> None:
+        name, attempt, index = start
+        assert index is not None
+        task, mapped = self.plan.tasks[name], self._mapped[name]
+        mapped.duration += outcome.duration
+        if outcome.state in _FAILED and mapped.stopped is None and self._may_retry(name, attempt, outcome):
+            self._retry(start, State.RUNNING, outcome)
+            return
+        mapped.inflight -= 1
+        mapped.ended += 1
+        if attempt > 1:
+            mapped.attempts[index] = attempt
+        self.changes.append(Change(name, index, attempt, State.RUNNING, outcome.state, outcome))
+        if outcome.state in _FAILED and task.fail_safe:
+            mapped.failed[index] = outcome.error or TaskError(name, "failure", outcome.reason)
+        elif outcome.state is not State.SUCCEEDED and mapped.stopped is None:
+            self._stop_items(name, outcome)
+        self._settle_items(name)
+
+    def _stop_items(self, name: str, outcome: Outcome) -> None:
+        """Start no further items: one has failed for good, or the run is stopping."""
+        mapped = self._mapped[name]
+        mapped.stopped = outcome
+        for key in [key for key in self._retrying if key[0] == name]:
+            del self._retrying[key]
+            mapped.inflight -= 1
+
+    def _settle_items(self, name: str) -> None:
+        mapped = self._mapped[name]
+        if mapped.inflight or name in self.outcomes:
+            return
+        old = self._states.get(name, State.PENDING)
+        if mapped.stopped is not None:
+            self._end(name, old, _replaced(mapped.stopped, result=None, duration=mapped.duration))
+        elif mapped.ended == mapped.count:
+            self._end(name, old, self._collected(name, mapped))
+
+    def _collected(self, name: str, mapped: _Mapped) -> Outcome:
+        items = Items(
+            self.run_id, name, mapped.count, attempts=dict(sorted(mapped.attempts.items())), missing=frozenset(mapped.failed)
+        )
+        return Outcome(
+            state=State.SUCCEEDED,
+            result=items,
+            duration=mapped.duration,
+            failed_items=tuple(sorted(mapped.failed.items(), key=lambda at: at[0])),
+        )
+
+    def _end(self, name: str, old: State, outcome: Outcome) -> None:
+        """End a task, and everything that this decides, without recursion."""
+        ending = [(name, old, outcome)]
+        while ending:
+            name, old, outcome = ending.pop()
+            if name in self.outcomes:
+                continue
+            self.outcomes[name] = outcome
+            self._states.pop(name, None)
+            self.changes.append(Change(name, None, outcome.attempt, old, outcome.state, outcome))
+            self._release(name)
+            if outcome.state is State.SUCCEEDED and outcome.result is not None:
+                self._results[name] = outcome.result
+                if self.keep == "leaves" and name in self._readers and not self._readers[name]:
+                    self.freed.append(outcome.result)
+            elif outcome.state in _FAILED and not self.plan.tasks[name].fail_safe:
+                self._failed = True
+            for after in self.plan.dependents[name]:
+                reason = self._blocked(after, name, outcome)
+                if reason:
+                    skipped = Outcome(state=State.SKIPPED, reason=reason, attempt=0)
+                    if after not in self.outcomes:
+                        ending.append((after, State.PENDING, skipped))
+                else:
+                    self._waits[after] -= 1
+                    if not self._waits[after] and after not in self.outcomes:
+                        self._enable(after)
+        if self.fail_fast and self._failed:
+            self._stop("another task failed, and the run is to fail fast")
+        self._conclude()
+
+    def _blocked(self, name: str, upstream: str, outcome: Outcome) -> str:
+        """Say why task *name* cannot run any more now that *upstream* has ended; "" if it can."""
+        if outcome.state is State.SUCCEEDED:
+            return ""
+        ended = f"{upstream!r} {'was ' if outcome.state in _NOT_RUN else ''}{outcome.state.replace('_', ' ')}"
+        if outcome.state not in _FAILED or not self.plan.tasks[upstream].fail_safe:
+            return ended
+        task = self.plan.tasks[name]
+        for parameter, source in self.plan.inputs[name].items():
+            if source == upstream:
+                wants = task.parameters[parameter]
+                if task.each == upstream or (wants.required and not accepts_none(wants.hint)):
+                    return f"{ended}, and {parameter!r} has no default and does not admit None"
+        return ""
+
+    def _release(self, name: str) -> None:
+        """Count *name* off the readers of what it read; what has none left can go."""
+        for upstream in set(self.plan.inputs[name].values()):
+            self._readers[upstream] -= 1
+            if self.keep == "leaves" and not self._readers[upstream] and upstream in self._results:
+                self.freed.append(self._results[upstream])
+
+    def _stop(self, reason: str) -> None:
+        """Cancel everything that has not started, waits for a retry, or has items that were not taken."""
+        self._ready.clear()
+        for name, mapped in self._mapped.items():
+            if name not in self.outcomes and mapped.stopped is None:
+                self._stop_items(name, Outcome(state=State.CANCELLED, reason=reason))
+        self._retrying.clear()
+        self.retries.clear()
+        for name in self.plan.order:
+            state, mapped = self.task_state(name), self._mapped.get(name)
+            if state.ended or (mapped.inflight if mapped is not None else state is State.RUNNING):
+                continue
+            outcome = Outcome(state=State.CANCELLED, reason=reason, attempt=0)
+            self.outcomes[name] = outcome
+            self._states.pop(name, None)
+            self.changes.append(Change(name, None, 0, state, State.CANCELLED, outcome))
+            self._release(name)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self.ended:
+            self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
+
+
+_ITEMS = -1             # in the heap: the next item of a mapped task, whichever it is then
+_FAILED = frozenset({State.FAILED, State.TIMED_OUT})
+_NOT_RUN = frozenset({State.SKIPPED, State.CANCELLED})
+
+
+def _matches(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether *error*, or what it stands for, is one of *kinds*."""
+    if isinstance(error, TaskError) and error.bases:
+        return any(qualified(kind) in error.bases for kind in kinds)
+    return isinstance(error, kinds)
+
+
+def _replaced(outcome: Outcome, **fields: Any) -> Outcome:
+    return Outcome(**{**{name: getattr(outcome, name) for name in outcome.__struct_fields__}, **fields})

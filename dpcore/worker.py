@@ -1,0 +1,319 @@
+"""The worker's side: do one job, and never raise.
+
+:func:`perform` is plain and runs wherever an executor has a thread or a process;
+:func:`perform_async` runs coroutine functions on the loop that is running.  Both
+load the inputs, call the function, store the result, and say how it went.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import traceback as tracebacks
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from inspect import isawaitable
+from time import perf_counter
+from types import TracebackType
+from typing import Any, cast
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from dpcore.errors import NoCurrentJobError, UnsupportedError
+from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
+from dpcore.ports import Line
+
+__all__ = ("CurrentJob", "current_job", "perform", "perform_async")
+
+InThread = Callable[..., Awaitable[Any]]
+
+
+class CurrentJob:
+    """What a task may know of the job that runs it; :func:`current_job` returns it."""
+
+    __slots__ = ("_job", "_log")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+
+    def __repr__(self) -> str:
+        return f"<CurrentJob {self._job}>"
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._job.run_id
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self._job.task
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, counted from 1."""
+        return self._job.attempt
+
+    @property
+    def index(self) -> int | None:
+        """Which item of a mapped task this is, counted from 0; None elsewhere."""
+        return self._job.index
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The run parameters, as they were given."""
+        return self._job.params
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What was handed to the run as ``metadata=``."""
+        return self._job.metadata
+
+    @property
+    def nominal(self) -> datetime | None:
+        """The time for which a schedule fired; None if the run was started otherwise."""
+        return self._job.nominal
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """The logger ``dpcore.task.NAME``, which adds run id and attempt to each record."""
+        if self._log is None:
+            extra = {"run_id": self.run_id, "task": self.task, "attempt": self.attempt}
+            self._log = logging.LoggerAdapter(logging.getLogger(f"dpcore.task.{self.task}"), extra)
+        return self._log
+
+
+_current: ContextVar[CurrentJob] = ContextVar("dpcore_current_job")
+
+
+def current_job() -> CurrentJob:
+    """Return what is known of the job that runs this code, in any process.
+
+    Raises :class:`~dpcore.errors.NoCurrentJobError` outside a task.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise NoCurrentJobError from None
+
+
+def perform(job: Job, line: Line | None = None) -> Outcome:
+    """Do *job* here and now, and say how it went; whatever the body raises is an outcome.
+
+    A coroutine function, and one that wants an async stream, runs in an event loop
+    of its own (asyncio).
+    """
+    if job.is_async or _wants_async(job):
+        return anyio.run(perform_async, job, line)
+    if line is not None:
+        line.started()
+    began = perf_counter()
+    store = _Store(job)
+    try:
+        with _as_current(job):
+            positional, named = _arguments(job)
+            value = job.function.call(*positional, **named)
+            if isawaitable(value):
+                raise _misses_async(job, value)
+            result = store.all(value) if job.streams else store.one(value)
+    except BaseException as error:  # noqa: BLE001  (SystemExit and the like fail the attempt, not the worker)
+        return _failed(job, error, began, store.stored)
+    return _succeeded(job, result, began, store.where)
+
+
+async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThread | None = None) -> Outcome:
+    """Do *job* on the running event loop; a coroutine function is awaited on it.
+
+    *in_thread*, such as :func:`anyio.to_thread.run_sync`, takes off the loop what
+    would block it: a plain body, loading and storing.  Cancelling this call cancels
+    a coroutine function and passes on.
+    """
+    if not (job.is_async or _wants_async(job)):
+        return cast(Outcome, await in_thread(perform, job, line)) if in_thread is not None else perform(job, line)
+    if line is not None:
+        line.started()
+    began = perf_counter()
+    store = _Store(job)
+    try:
+        with _as_current(job):
+            positional, named = await _in(in_thread, _arguments, job)
+            value = job.function.call(*positional, **named)
+            if isawaitable(value):
+                value = await value
+            if hasattr(value, "__aiter__") and (job.streams or job.is_async):
+                result = await _drained(store, value, in_thread)
+            else:
+                result = await _in(in_thread, store.all if job.streams else store.one, value)
+    except BaseException as error:  # noqa: BLE001
+        if _being_cancelled(error):
+            raise
+        return _failed(job, error, began, store.stored)
+    return _succeeded(job, result, began, store.where)
+
+
+async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: Any) -> Any:
+    return call(*arguments) if in_thread is None else await in_thread(call, *arguments)
+
+
+@contextmanager
+def _as_current(job: Job) -> Generator[None]:
+    token = _current.set(CurrentJob(job))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def _wants_async(job: Job) -> bool:
+    return any(type(source) is Stream and source.how == "async" for source in job.inputs.values())
+
+
+def _arguments(job: Job) -> tuple[list[Any], dict[str, Any]]:
+    named = dict(job.arguments)
+    for parameter, source in job.inputs.items():
+        named[parameter] = job.io.load(source) if type(source) is Ref else _stream(job, cast(Stream, source))
+    positional = [named.pop(parameter) for parameter in job.positional if parameter in named]
+    return positional, named
+
+
+def _stream(job: Job, stream: Stream) -> Any:
+    if stream.how == "list":
+        return [job.io.load(ref) for ref in stream.items]
+    return _items(job, stream.items) if stream.how == "iterator" else _async_items(job, stream.items)
+
+
+def _items(job: Job, items: Items) -> Iterator[Any]:
+    for ref in items:
+        yield job.io.load(ref)
+
+
+async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
+    for ref in items:
+        await checkpoint()                      # a long stream leaves the loop to others between items
+        yield job.io.load(ref)
+
+
+# ---------------------------------------------------------------- results
+
+
+class _Store:
+    """Stores what one job makes, and remembers what it has stored."""
+
+    __slots__ = ("count", "job", "where")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.count = 0
+        self.where = ""
+
+    @property
+    def stored(self) -> Items | None:
+        """The items that were stored so far; None if there are none."""
+        return Items(self.job.run_id, self.job.task, self.count, self.job.attempt) if self.count else None
+
+    def one(self, value: Any) -> Ref:
+        """Store a value as it is; a generator that shall not be stored item by item, as a list."""
+        if isinstance(value, Generator):
+            value = list(value)
+        ref = self.job.ref
+        self.where = self.job.io.save(ref, value)
+        return ref
+
+    def item(self, value: Any) -> None:
+        """Store the next item of a stream under a ref of its own."""
+        ref = Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}")
+        self.where = self.job.io.save(ref, value)
+        self.count += 1
+
+    def all(self, value: Any) -> Items:
+        """Store each item of an iterable."""
+        if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+            raise TypeError(f"task {self.job.task!r} streams its output, but returned {value!r}, which has no items")
+        for item in value:
+            self.item(item)
+        return Items(self.job.run_id, self.job.task, self.count, self.job.attempt)
+
+
+async def _drained(store: _Store, value: AsyncIterator[Any], in_thread: InThread | None) -> Ref | Items:
+    """Store the items of an async iterator as they come; all in one value if the job does not stream."""
+    kept: list[Any] = []
+    try:
+        async for item in value:
+            if store.job.streams:
+                await _in(in_thread, store.item, item)
+            else:
+                kept.append(item)
+    finally:
+        if (close := getattr(value, "aclose", None)) is not None:
+            with anyio.CancelScope(shield=True):
+                await close()
+    if store.job.streams:
+        return Items(store.job.run_id, store.job.task, store.count, store.job.attempt)
+    return cast(Ref, await _in(in_thread, store.one, kept))
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def _worker() -> str:
+    return f"{os.getpid()}/{threading.current_thread().name}"
+
+
+def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outcome:
+    return Outcome(
+        state=State.SUCCEEDED,
+        result=result,
+        duration=perf_counter() - began,
+        attempt=job.attempt,
+        where=where,
+        worker=_worker(),
+    )
+
+
+def _failed(job: Job, error: BaseException, began: float, stored: Items | None) -> Outcome:
+    return Outcome(
+        state=State.FAILED,
+        result=stored,
+        error=error,
+        traceback=_users_traceback(error),
+        duration=perf_counter() - began,
+        attempt=job.attempt,
+        worker=_worker(),
+    )
+
+
+def _users_traceback(error: BaseException) -> str:
+    """Format the traceback from the user's first frame on: how it was called is of no use to them."""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        return "".join(tracebacks.format_exception(type(error), error, trace or error.__traceback__))
+    except Exception:  # noqa: BLE001  (an exception whose __str__ fails still has frames)
+        return "".join(tracebacks.format_tb(trace or error.__traceback__)) + type(error).__name__
+
+
+def _misses_async(job: Job, value: Any) -> UnsupportedError:
+    if (close := getattr(value, "close", None)) is not None:
+        close()
+    return UnsupportedError(f"task {job.task!r}", "async def", "return an awaitable from a plain function")
+
+
+def _being_cancelled(error: BaseException) -> bool:
+    """Tell whether *error* is a cancellation that was asked for, and not one that the body made up."""
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return isinstance(error, KeyboardInterrupt)
+    if anyio.current_effective_deadline() == float("-inf"):
+        return True
+    asyncio = sys.modules.get("asyncio")
+    task = asyncio.current_task() if asyncio is not None and asyncio._get_running_loop() is not None else None
+    return task is None or task.cancelling() > 0
