@@ -577,6 +577,52 @@ def test_a_typed_dict_with_a_bad_hint_is_still_known_by_its_keys():
     assert convert({"id": 1}, Bad) == {"id": 1}
 
 
+class Knot(TypedDict):
+    more: list["Knot"]
+    end: int
+
+
+class Noose(TypedDict):
+    more: list["Noose"]
+    end: str
+
+
+def test_what_was_concluded_from_a_wrong_supposition_is_forgotten():
+    # list[Knot] fits list[Noose] as long as Knot is supposed to fit Noose, which its last field disproves.
+    assert not fits(Knot | tuple[list[Knot]], Noose | Mapping[str, Any] | tuple[list[Noose]])
+
+
+def test_a_key_that_may_be_left_out_does_not_fit_one_that_must_be_there():
+    keys = module_of(
+        """
+        from __future__ import annotations
+        from typing import NotRequired, Required, TypedDict
+        class Some(TypedDict):
+            a: NotRequired[int]
+        class Every(TypedDict, total=False):
+            a: Required[int]
+        """
+    )
+    assert fits(keys.Every, keys.Some)
+    assert not fits(keys.Some, keys.Every)
+
+
+def test_a_class_that_makes_its_attributes_may_have_any():
+    class Made:
+        __slots__ = ()
+
+        def __getattr__(self, name): ...
+
+    assert fits(Made, Closes)
+
+
+def test_a_protocol_that_compares_does_not_ask_for_a_hash():
+    class Compares(Protocol):
+        def __eq__(self, other: object) -> bool: ...
+
+    assert fits(list[int], Compares)
+
+
 def test_a_hint_that_no_rule_knows_is_a_question_for_beartype():
     assert fits(int, typing.Concatenate[int, P])
     code = """
