@@ -95,6 +95,11 @@ class Provider(Generic[T_co]):
     api: int = 1
     """The version of the port it was written against."""
 
+    def __class_getitem__(cls, item: object) -> type:
+        # On Python 3.11 what is both frozen and slotted cannot be made as Provider[Broker](...), since
+        # typing tries to note the [Broker] on it; only type checkers need to see that.
+        return cls
+
     def __post_init__(self) -> None:
         if not _is_name(self.name):
             self._refuse("name", _NAME_WANTED)
