@@ -35,6 +35,7 @@ __all__ = (
     "PlanningError",
     "PluginError",
     "PluginNotFoundError",
+    "ProviderError",
     "ResultNotFoundError",
     "ResultNotStoredError",
     "RunExistsError",
@@ -498,6 +499,20 @@ class StoreError(DpcoreError, OSError):
 # ---------------------------------------------------------------- plugins and settings
 
 
+class ProviderError(DpcoreError, ValueError, TypeError):
+    """A field of a record by which a plugin offers something makes no sense."""
+
+    def __init__(self, record: str, field: str, value: object, wanted: str) -> None:
+        super().__init__(record, field, value, wanted)
+        self.record, self.field, self.value, self.wanted = record, field, value, wanted
+
+    def __str__(self) -> str:
+        return f"{self.record}: {self.field}={self.value!r} must be {self.wanted}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.record, self.field, _Shown(repr(self.value)), self.wanted))
+
+
 class PluginError(DpcoreError):
     """A plugin says something that dpcore cannot take: found when it is registered."""
 
@@ -525,10 +540,17 @@ class AdapterNotFoundError(DpcoreError, LookupError):
     """No plugin offers an adapter of that kind under that name."""
 
     def __init__(
-        self, kind: str, name: str, known: Iterable[str] = (), broken: Iterable[str] = (), extra: str | None = None
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str] = (),
+        broken: Iterable[str] = (),
+        extra: str | None = None,
+        blocked: Iterable[str] = (),
     ) -> None:
-        super().__init__(kind, name, tuple(known), tuple(broken), extra)
+        super().__init__(kind, name, tuple(known), tuple(broken), extra, tuple(blocked))
         self.kind, self.name, self.known, self.broken, self.extra = kind, name, self.args[2], self.args[3], extra
+        self.blocked = self.args[5]
 
     def __str__(self) -> str:
         parts = [
@@ -536,6 +558,8 @@ class AdapterNotFoundError(DpcoreError, LookupError):
         ]
         if self.broken:
             parts.append(f"these plugins are broken and might offer it: {'; '.join(self.broken)}")
+        if self.blocked:
+            parts.append(f"these plugins are blocked and might offer it: {', '.join(self.blocked)}")
         if self.extra:
             parts.append(f"it comes with: pip install {self.extra!r}")
         return "; ".join(parts)
