@@ -342,16 +342,17 @@ class TaskError(DpcoreError, RuntimeError):
 class TaskTimeoutError(DpcoreError, TimeoutError):
     """A task took longer than its ``timeout``."""
 
-    def __init__(self, task: str, timeout: float, stopped: bool) -> None:
-        super().__init__(task, timeout, stopped)
-        self.task, self.timeout, self.stopped = task, timeout, stopped
+    def __init__(self, task: str, timeout: float, ending: str) -> None:
+        super().__init__()
+        self.args = (task, timeout, ending)          # OSError's own constructor would take three for an errno
+        self.task, self.timeout, self.ending = task, timeout, ending
 
     def __str__(self) -> str:
-        rest = (
-            "it was stopped"
-            if self.stopped
-            else "this executor cannot stop it, so its code may still be running; one that `kills` can"
-        )
+        rest = {
+            "stopped": "it was stopped",
+            "ended": "it could not be stopped; it has ended since, and its result is discarded",
+            "running": "this executor cannot stop it, so its code may still be running; one that 'kills' can",
+        }[self.ending]
         return f"task {self.task!r} took longer than its timeout of {self.timeout:g} s; {rest}"
 
 

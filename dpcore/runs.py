@@ -121,11 +121,14 @@ class Run:
         self._names = [name for _, name in ranked]
         self._rank = {name: rank for rank, name in enumerate(self._names)}
         self._ready: list[tuple[int, int, int | None]] = []         # rank, attempt, index
+        self._held: list[tuple[int, int, int | None]] = []
+        self._items_left = 0                        # items of mapped tasks that are ready, beyond one each
         self._inflight = 0
         self._cancelled = False
         self._failed = False
         for name in [name for name in plan.order if not self._waits[name]]:
             self._enable(name)
+        self.release()
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id!r}: {self.state}, {len(self.outcomes)} of {len(self.plan)} tasks ended>"
@@ -166,6 +169,21 @@ class Run:
                 self._begin(start)
                 return start
         return None
+
+    @property
+    def available(self) -> int:
+        """How many attempts could be taken now."""
+        return len(self._ready) + self._items_left
+
+    def release(self) -> None:
+        """Let :meth:`take` give what the outcomes recorded so far made ready.
+
+        Until then it is held back, so that a driver can make an outcome durable before
+        anything depends on it.
+        """
+        for entry in self._held:
+            heapq.heappush(self._ready, entry)
+        self._held.clear()
 
     def requeue(self, start: Start) -> None:
         """Make an attempt ready whose delay is over; nothing happens if it was cancelled meanwhile."""
@@ -257,11 +275,12 @@ class Run:
         task = self.plan.tasks[name]
         items = self._stream_of(task)
         if items is None:
-            heapq.heappush(self._ready, (self._rank[name], 1, None))
+            self._held.append((self._rank[name], 1, None))
             return
         self._mapped[name] = _Mapped(items)
         if len(items):
-            heapq.heappush(self._ready, (self._rank[name], 1, _ITEMS))
+            self._held.append((self._rank[name], 1, _ITEMS))
+            self._items_left += len(items) - 1
         else:
             self._end(name, State.PENDING, Outcome(state=State.SUCCEEDED, result=Items(self.run_id, name, 0)))
 
@@ -273,6 +292,7 @@ class Run:
         mapped.next += 1
         mapped.inflight += 1
         if mapped.next < mapped.count:
+            self._items_left -= 1
             heapq.heappush(self._ready, (rank, 1, _ITEMS))
         return Start(name, 1, index)
 
@@ -344,6 +364,7 @@ class Run:
         """Start no further items: one has failed for good, or the run is stopping."""
         mapped = self._mapped[name]
         mapped.stopped = outcome
+        self._items_left -= max(0, mapped.count - mapped.next - 1)
         for key in [key for key in self._retrying if key[0] == name]:
             del self._retrying[key]
             mapped.inflight -= 1
@@ -425,6 +446,7 @@ class Run:
     def _stop(self, reason: str) -> None:
         """Cancel everything that has not started, waits for a retry, or has items that were not taken."""
         self._ready.clear()
+        self._held.clear()
         for name, mapped in self._mapped.items():
             if name not in self.outcomes and mapped.stopped is None:
                 self._stop_items(name, Outcome(state=State.CANCELLED, reason=reason))

@@ -1,0 +1,368 @@
+"""Drives one Run on one Executor: starts what is ready, records how it went, and waits.
+
+All deciding is done by :class:`~dpcore.runs.Run`; here is only the waiting.  As
+many lanes as the executor has places take ready attempts and have them done.
+Whichever lane brings an outcome home while nobody records does the recording, for
+all outcomes that have arrived: so a store that takes its time gets them in groups,
+and one that does not costs no hand-over.  Nothing that depends on an outcome is
+started, and no observer is told of it, before it is recorded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import anyio
+from anyio import from_thread
+from anyio.abc import TaskGroup
+from anyio.lowlevel import EventLoopToken, checkpoint, current_token
+
+from dpcore.clock import Clock
+from dpcore.errors import TaskTimeoutError, UnsupportedError
+from dpcore.jobs import Items, Job, Outcome, Ref, State
+from dpcore.ports import Executor, IOManager, RunStore
+from dpcore.ports.runstore import RunRecord, TaskChange
+from dpcore.runs import Change, Run, Start
+
+__all__ = ("Runner",)
+
+Observers = Sequence[Callable[..., None]]
+
+_UNRECORDED = 0.2           # seconds that a "running" may wait for an outcome to be recorded with
+_GREEDY = 0.01              # seconds after which jobs that never wait leave the loop to others
+
+
+class Runner:
+    """Drives *run* to its end, on *executor*, recording in *store*.
+
+    *record* is what :meth:`~dpcore.ports.RunStore.begin` was given; *run_changed* and
+    *task_changed* are observers.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        store: RunStore,
+        io: IOManager,
+        record: RunRecord,
+        clock: Clock,
+        run_changed: Observers = (),
+        task_changed: Observers = (),
+    ) -> None:
+        self.run, self.executor, self.store, self.io = run, executor, store, io
+        self.record, self.clock = record, clock
+        self._run_changed, self._task_changed = run_changed, task_changed
+        self._slow_store = bool(store.capabilities & {"durable", "shared"})
+        self._arrived: list[tuple[Start, Outcome]] = []
+        self._unrecorded: list[TaskChange] = []
+        self._recording = False
+        self._lanes = 0
+        self._lines: set[_Line] = set()
+        self._timers = _Timers(clock)
+        self._flushing = False
+        self._yielded = perf_counter()
+        self._ended = anyio.Event()
+        self._thread = threading.get_ident()
+        self._token: EventLoopToken = current_token()
+
+    async def drive(self) -> None:
+        """Return when every task has ended and that is recorded.
+
+        When this call is cancelled, so is the run: its jobs are stopped as far as the
+        executor can, that is recorded, and then the cancellation goes on.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._sheltered)
+            try:
+                await self._ended.wait()
+            except BaseException:
+                self.cancel("the program was interrupted")
+                raise
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the run: start nothing more, and stop what runs."""
+        self.run.cancel(reason)
+        self._stop_jobs()
+        if not self._recording:
+            self._group.start_soon(self._record)
+
+    # ---------------------------------------------------------------- lanes
+
+    async def _sheltered(self) -> None:
+        """Run everything where a cancellation from outside does not reach: only :meth:`cancel` stops jobs."""
+        try:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as self._group:
+                    self._timers.group = self._group
+                    self._tell_run(State.PENDING, State.RUNNING)
+                    await self._record()
+        finally:
+            self._ended.set()
+
+    _group: TaskGroup
+
+    async def _lane(self) -> None:
+        try:
+            while (start := self.run.take()) is not None:
+                self._note_running()
+                self._arrived.append((start, await self._perform(start)))
+                if not self._recording:
+                    await self._record(lanes_to_be=1)
+        finally:
+            self._lanes -= 1
+
+    def _feed(self, lanes_to_be: int) -> None:
+        """Have as many lanes as there is work for, counting the one that goes on by itself."""
+        wanted = min(self.executor.window, self._lanes - lanes_to_be + self.run.available)
+        while self._lanes < wanted:
+            self._lanes += 1
+            self._group.start_soon(self._lane)
+
+    async def _perform(self, start: Start) -> Outcome:
+        job = self.run.job(start)
+        outcome: Outcome | None = None
+        with anyio.CancelScope() as scope:
+            line = _Line(self, job, scope)
+            self._lines.add(line)
+            try:
+                outcome = await self.executor.run(job, line)
+            except Exception as error:  # noqa: BLE001  (an executor that breaks is a failed attempt, never a hang)
+                outcome = Outcome(state=State.FAILED, error=error, attempt=start.attempt)
+            finally:
+                line.ended = True
+                self._lines.discard(line)
+        now = perf_counter()
+        if now - self._yielded > _GREEDY:
+            await checkpoint()
+            self._yielded = perf_counter()
+        if outcome is None:
+            return self._given_up(job, line)
+        if job.timeout is not None and outcome.duration > job.timeout and outcome.state is State.SUCCEEDED:
+            return _timed_out(job, "ended", outcome.duration)
+        return outcome
+
+    def _given_up(self, job: Job, line: _Line) -> Outcome:
+        """Say how a job went that was cancelled from here."""
+        on_loop = job.is_async and self.executor.in_process
+        lives = line.began is not None and not on_loop and "kills" not in self.executor.capabilities
+        duration = 0.0 if line.began is None else self.clock.monotonic() - line.began
+        if line.timed_out:
+            return _timed_out(job, "running" if lives else "stopped", duration)
+        return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives)
+
+    def _stop_jobs(self) -> None:
+        for line in list(self._lines):
+            line.scope.cancel()
+
+    # ---------------------------------------------------------------- recording
+
+    async def _record(self, lanes_to_be: int = 0) -> None:
+        """Take in what has arrived, record it, and only then let it have consequences; until nothing is left."""
+        run = self.run
+        self._recording = True
+        try:
+            while True:
+                arrived, self._arrived = self._arrived, []
+                for start, outcome in arrived:
+                    run.record(start, outcome)
+                changes, run.changes = run.changes, []
+                await self._write(changes)
+                run.release()
+                self._tell(changes)
+                self._free()
+                for retry in run.retries:
+                    self._timers.add(retry.delay, self._retry, retry.start)
+                run.retries.clear()
+                if run.stopping:
+                    self._stop_jobs()
+                if not (self._arrived or run.changes):
+                    break
+            self._feed(lanes_to_be)
+        finally:
+            self._recording = False
+        if run.ended and not run.running:
+            await self._conclude()
+
+    async def _write(self, changes: list[Change]) -> None:
+        entries, self._unrecorded = self._unrecorded, []
+        now = self.clock.now().timestamp()
+        entries += [_entry(change, now) for change in changes]
+        if entries:
+            await self.store.append(self.run.run_id, entries)
+
+    def _note_running(self) -> None:
+        """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
+        changes, self.run.changes = self.run.changes, []
+        now = self.clock.now().timestamp()
+        self._unrecorded += [_entry(change, now) for change in changes]
+        self._tell(changes)
+        if self._slow_store and not self._flushing:
+            self._flushing = True
+            self._timers.add(_UNRECORDED, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._unrecorded and not self._recording:
+            self._group.start_soon(self._record)
+
+    def _retry(self, start: Start) -> None:
+        self.run.requeue(start)
+        self._feed(0)
+
+    def _free(self) -> None:
+        for result in self.run.freed:
+            for ref in [result] if isinstance(result, Ref) else result:
+                self.io.delete(ref)
+        self.run.freed.clear()
+
+    async def _conclude(self) -> None:
+        if self.record.ended is not None:
+            return
+        self.record.state, self.record.ended = self.run.state, self.clock.now().timestamp()
+        self.record.reason = self.run.reason
+        for outcome in self.run.outcomes.values():
+            self.record.counts[outcome.state] = self.record.counts.get(outcome.state, 0) + 1
+        self._timers.stop()
+        await self.store.append(self.run.run_id, (), record=self.record)
+        self._tell_run(State.RUNNING, self.run.state)
+
+    # ---------------------------------------------------------------- observers
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        if self._task_changed:
+            for change in changes:
+                if change.index is None:
+                    task = self.run.plan.tasks[change.task]
+                    for observe in self._task_changed:
+                        observe(self.run, task, change.attempt, change.old, change.new, change.outcome)
+
+    def _tell_run(self, old: State, new: State) -> None:
+        for observe in self._run_changed:
+            observe(self.run, old, new)
+
+    # ---------------------------------------------------------------- timeouts
+
+    def arm(self, line: _Line, timeout: float) -> None:
+        """Stop the job of *line* when *timeout* seconds have passed; callable from any thread."""
+        if threading.get_ident() == self._thread:
+            self._timers.add(timeout, line.expire)
+        else:
+            from_thread.run_sync(self._timers.add, timeout, line.expire, token=self._token)
+
+
+class _Line:
+    """The runner's side of one running job."""
+
+    __slots__ = ("began", "ended", "job", "runner", "scope", "timed_out")
+
+    def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
+        self.runner, self.job, self.scope = runner, job, scope
+        self.began: float | None = None
+        self.timed_out = self.ended = False
+
+    def started(self) -> None:
+        if self.began is None:
+            self.began = self.runner.clock.monotonic()
+            if self.job.timeout is not None:
+                self.runner.arm(self, self.job.timeout)
+
+    def expire(self) -> None:
+        if not self.ended:
+            self.timed_out = True
+            self.scope.cancel()
+
+    async def send(self, message: Any) -> None:
+        raise UnsupportedError("this runner", "streams", f"take {message!r} from a running job")
+
+    async def receive(self) -> Any:
+        raise UnsupportedError("this runner", "streams", "say anything to a running job")
+
+
+class _Timers:
+    """What is to be called later, on one clock, with one sleeper for the earliest of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.group: TaskGroup | None = None
+        self._due: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._number = count()
+        self._sleeper: anyio.CancelScope | None = None
+        self._until = float("inf")
+        self._stopped = False
+
+    def add(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Have ``call(*arguments)`` called in *delay* seconds; at once if that is not in the future."""
+        if delay <= 0:
+            call(*arguments)
+            return
+        due = self.clock.monotonic() + delay
+        heapq.heappush(self._due, (due, next(self._number), call, arguments))
+        if due < self._until and not self._stopped and self.group is not None:
+            self._until = due
+            if self._sleeper is not None:
+                self._sleeper.cancel()
+            self._sleeper = anyio.CancelScope()
+            self.group.start_soon(self._sleep, self._sleeper)
+
+    def stop(self) -> None:
+        """Forget everything."""
+        self._stopped = True
+        self._due.clear()
+        if self._sleeper is not None:
+            self._sleeper.cancel()
+
+    async def _sleep(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while self._due:
+                self._until = self._due[0][0]
+                await self.clock.sleep(max(0.0, self._until - self.clock.monotonic()))
+                while self._due and self._due[0][0] <= self.clock.monotonic():
+                    _, _, call, arguments = heapq.heappop(self._due)
+                    call(*arguments)
+                    if scope.cancel_called:
+                        return
+            self._until, self._sleeper = float("inf"), None
+
+
+def _timed_out(job: Job, ending: str, duration: float) -> Outcome:
+    assert job.timeout is not None
+    return Outcome(
+        state=State.TIMED_OUT,
+        error=TaskTimeoutError(job.task, job.timeout, ending),
+        duration=duration,
+        attempt=job.attempt,
+        still_running=ending == "running",
+    )
+
+
+def _entry(change: Change, at: float) -> TaskChange:
+    """Write a transition down as the run store keeps it."""
+    outcome = change.outcome
+    if outcome is None:
+        return TaskChange(task=change.task, state=change.new, at=at, attempt=change.attempt, index=change.index)
+    result = outcome.result
+    entry = TaskChange(
+        task=change.task,
+        state=change.new,
+        at=at,
+        attempt=change.attempt,
+        index=change.index,
+        duration=round(outcome.duration, 6),
+        reason=outcome.reason,
+        worker=outcome.worker,
+        traceback=outcome.traceback,
+    )
+    if isinstance(result, Items):
+        entry.count, entry.attempts, entry.missing = result.count, result.attempts, sorted(result.missing)
+        entry.result = str(result.attempt)
+    elif result is not None:
+        entry.result = result.result_id
+    if outcome.error is not None:
+        entry.error = f"{type(outcome.error).__name__}: {outcome.error}"
+    return entry

@@ -1,0 +1,28 @@
+"""Jobs one after the other, on the event loop itself."""
+
+from __future__ import annotations
+
+from dpcore import Executor, Job, Line, Outcome, perform_async
+
+__all__ = ("InlineExecutor",)
+
+
+class InlineExecutor(Executor):
+    """Runs one job at a time where the run itself runs: no thread, no process, nothing to start.
+
+    For tests, for debugging with a debugger, and for tasks so small that anything
+    else costs more than they do.  A plain function blocks the event loop while it
+    runs and cannot be stopped; a coroutine function can.
+    """
+
+    @property
+    def slots(self) -> int:
+        """One job at a time."""
+        return 1
+
+    async def run(self, job: Job, line: Line) -> Outcome:
+        """Do *job* on the event loop."""
+        outcome = await perform_async(job, line)
+        if isinstance(outcome.error, KeyboardInterrupt):
+            raise outcome.error                 # the user's Ctrl-C hit the body, which ran in the main thread
+        return outcome
