@@ -9,11 +9,11 @@ another: it is kept, with what is wrong with it, and shown.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import logging
+import re
 import sys
 import threading
 from collections import Counter
@@ -361,7 +361,7 @@ class Plugins:
             if not self._found:
                 self._find_bundle()
                 wanted = self._find_installed()
-                for name, who in self._choice.wanted.items():
+                for name, who in self._choice.wanted().items():
                     if not {name, _canonical_tail(name)} & wanted:
                         self._find_module(name, who)
                 self._found = True
@@ -503,13 +503,13 @@ class Plugins:
 class _Choice:
     """Who wants which plugins by name, and who does not want them.
 
-    What is said later outweighs what was said before: the file, the environment,
-    and the call.  Within one of them a block outweighs a wish.
+    The last word on a plugin counts, by whichever of its names it was said: the file
+    speaks first, then the environment, then the call, and each of them first of what
+    it wants and then of what it blocks.
     """
 
     def __init__(self, config: Config, load: Iterable[str], block: Iterable[str]) -> None:
-        self.wanted: dict[str, str] = {}
-        self.blocked: dict[str, str] = {}
+        self._said: list[tuple[str, str, bool]] = []
         said = [(value, False) for value in config.plugins] + [(value, True) for value in config.disable]
         for value, blocks in sorted(said, key=lambda each: each[0].level):
             self._say(value.value, value.source, blocks)
@@ -519,22 +519,25 @@ class _Choice:
             self._say(name, "block=", blocks=True)
 
     def _say(self, name: str, who: str, blocks: bool) -> None:
-        blocks = blocks or name.startswith("no:")
-        name = name.removeprefix("no:")
-        said, other = (self.blocked, self.wanted) if blocks else (self.wanted, self.blocked)
-        other.pop(name, None)
-        said[name] = who
+        self._said.append((name.removeprefix("no:"), who, blocks or name.startswith("no:")))
+
+    def _last_word(self, names: set[str]) -> tuple[str | None, bool]:
+        for name, who, blocks in reversed(self._said):
+            if name in names or _canonical_tail(name) in names:
+                return who, blocks
+        return None, False
 
     def who_wants(self, record: PluginRecord) -> str | None:
-        return _first(self.wanted, record)
+        who, blocks = self._last_word(_names(record))
+        return None if blocks else who
 
     def who_blocks(self, record: PluginRecord) -> str | None:
-        return _first(self.blocked, record)
+        who, blocks = self._last_word(_names(record))
+        return who if blocks else None
 
-
-def _first(said: dict[str, str], record: PluginRecord) -> str | None:
-    names = _names(record)
-    return next((who for name, who in said.items() if name in names or _canonical_tail(name) in names), None)
+    def wanted(self) -> dict[str, str]:
+        """Return what is wanted by which name, and who said so."""
+        return {name: who for name, who, blocks in self._said if not blocks and not self._last_word({name})[1]}
 
 
 def _names(record: PluginRecord) -> set[str]:
@@ -606,7 +609,8 @@ def import_target(target: str) -> Any:
 
 
 def _conf(file: Path) -> ModuleType:
-    name = f"_dpcore_conf_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    # A module's name has no dots or slashes; encoded like this, no two files share one.
+    name = "_dpcore_conf" + re.sub("[^a-zA-Z0-9]", lambda match: f"_{ord(match[0]):x}_", str(file))
     if name in sys.modules:
         return sys.modules[name]
     if str(file.parent) not in sys.path:

@@ -278,6 +278,13 @@ def test_a_blocked_plugin_is_never_imported(environment, tmp_path, name, way):
     assert not environment.has_run("acme_loud")
 
 
+def test_the_call_unblocks_what_the_environment_blocks_whatever_it_calls_it(environment):
+    environment.install("acme-loud", entry="loud-plugin")
+    disabled = {"DPCORE_DISABLE_PLUGINS": "acme-loud"}
+    assert environment.states("load=['loud-plugin']", **disabled) == {"loud-plugin@acme-loud": "active"}
+    assert environment.states("load=['loud-plugin'], block=['acme-loud']") == {"loud-plugin@acme-loud": "blocked"}
+
+
 def test_what_is_not_blocked_is_imported(environment):
     environment.install("acme-loud", entry="loud-plugin")
     environment.states()
