@@ -161,7 +161,7 @@ class AdapterString:
     def _parse(cls, text: str) -> AdapterString:
         if not isinstance(text, str):
             raise TypeError("it is no text")
-        text.encode()                                # a lone surrogate could neither be written nor sent
+        text.encode()  # a lone surrogate could neither be written nor sent
         match = _STRING.fullmatch(text)
         if match is None:
             raise ValueError("it does not begin with the name of an adapter")
@@ -187,7 +187,7 @@ class AdapterString:
         if self.address is not None and self.is_url:
             return name + self.address.removeprefix(self.name)
         path = "" if self.address is None else f":{_encoded(self.address)}"
-        path = path.replace("://", ":%2F/", 1) if path.startswith("://") else path       # or it would be a URL
+        path = path.replace("://", ":%2F/", 1) if path.startswith("://") else path  # or it would be a URL
         query = "&".join(f"{_encoded(key)}={_encoded(value)}" for key, value in self.settings.items())
         return f"{name}{path}?{query}" if query else name + path
 
@@ -385,7 +385,7 @@ def _document(file: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
-        line = found[1] if found else text.count("\n") + 1      # "at end of document"
+        line = found[1] if found else text.count("\n") + 1  # "at end of document"
         raise ConfigError(f"{file}:{line}", f"is not TOML: {error}") from None
 
 
@@ -579,7 +579,7 @@ def _settled(owner: str, setting: Setting, said: Value | None) -> Value:
 def _converted(owner: str, setting: Setting, said: Value) -> Any:
     members = _members(setting.hint)
     if setting.hint is Any or (isinstance(said.value, str) and str in members):
-        return said.value                            # a text, where a text will do, is not looked into
+        return said.value  # a text, where a text will do, is not looked into
     if setting.secret and isinstance(said.value, str):
         return Secret(said.value)
     try:

@@ -30,6 +30,7 @@ __all__ = (
     "MissingHintError",
     "MissingInputError",
     "NoCurrentJobError",
+    "NoValueError",
     "NotSharedError",
     "ParamError",
     "PlanningError",
@@ -38,6 +39,7 @@ __all__ = (
     "ProviderError",
     "ResultNotFoundError",
     "ResultNotStoredError",
+    "RunCancelledError",
     "RunExistsError",
     "RunFailedError",
     "RunNotFoundError",
@@ -209,12 +211,17 @@ class CycleError(DpcoreError, ValueError):
 class MissingInputError(DpcoreError, ValueError):
     """Nothing supplies a parameter that has no default."""
 
-    def __init__(self, task: str, parameter: str, upstream: str | None, known: Iterable[str] = ()) -> None:
-        super().__init__(task, parameter, upstream, tuple(known))
+    def __init__(
+        self, task: str, parameter: str, upstream: str | None, known: Iterable[str] = (), problem: str = ""
+    ) -> None:
+        super().__init__(task, parameter, upstream, tuple(known), problem)
         self.task, self.parameter, self.upstream, self.known = task, parameter, upstream, self.args[3]
+        self.problem = problem
 
     def __str__(self) -> str:
         where = f"task {self.task!r} needs {self.parameter!r}"
+        if self.problem:
+            return f"{where}, the result of {self.upstream!r}; {self.problem}"
         if self.upstream is not None:
             return (
                 f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True), "
@@ -344,7 +351,7 @@ class TaskTimeoutError(DpcoreError, TimeoutError):
 
     def __init__(self, task: str, timeout: float, ending: str) -> None:
         super().__init__()
-        self.args = (task, timeout, ending)          # OSError's own constructor would take three for an errno
+        self.args = (task, timeout, ending)  # OSError's own constructor would take three for an errno
         self.task, self.timeout, self.ending = task, timeout, ending
 
     def __str__(self) -> str:
@@ -368,6 +375,28 @@ class RunFailedError(DpcoreError, ExceptionGroup[Exception]):
     def derive(self, errors: Sequence[Exception]) -> RunFailedError:  # type: ignore[override]
         """Keep the kind and the message for a part of the errors."""
         return RunFailedError(self.message, errors)
+
+
+class RunCancelledError(DpcoreError, RuntimeError):
+    """A run was cancelled before all its tasks had ended."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(run_id, reason)
+        self.run_id, self.reason = run_id, reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} was cancelled: {self.reason}"
+
+
+class NoValueError(DpcoreError, KeyError):
+    """A task of the run has left no value."""
+
+    def __init__(self, task: str, problem: str) -> None:
+        super().__init__(task, problem)
+        self.task, self.problem = task, problem
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} has no value in this result: {self.problem}"
 
 
 class RunningLoopError(DpcoreError, RuntimeError):

@@ -154,7 +154,7 @@ def _rows_of_signature(function: Any, owner: Any, problems: list[str]) -> tuple[
     result = owner if isinstance(owner, type) else MISSING
     try:
         signature = inspect.signature(function)
-    except ValueError as error:                      # some built-ins do not say what they take
+    except ValueError as error:  # some built-ins do not say what they take
         problems.append(f"the parameters of {function!r} cannot be read: {error}")
         return [], result, False
     empty = inspect.Parameter.empty
@@ -181,7 +181,7 @@ def _attributes(thing: Any) -> Mapping[str, Any]:
 def _layers(function: Any) -> list[Any]:
     """The callable and what it calls in the end, from the outside in."""
     layers: list[Any] = []
-    while all(function is not layer for layer in layers):         # a function may be said to wrap itself
+    while all(function is not layer for layer in layers):  # a function may be said to wrap itself
         layers.append(function)
         if isinstance(function, type):
             break
@@ -259,7 +259,7 @@ def _namespaces(owner: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
     for name, cell in zip(code.co_freevars if code else (), getattr(owner, "__closure__", None) or (), strict=False):
         try:
             local[name] = cell.cell_contents
-        except ValueError:                           # not assigned yet
+        except ValueError:  # not assigned yet
             continue
     module = sys.modules.get(getattr(owner, "__module__", None) or "")
     return getattr(owner, "__globals__", None) or dict(_attributes(module)), local
@@ -270,12 +270,12 @@ def _namespaces(owner: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
 _WRAPPERS = frozenset(
     getattr(typing, name)
     for name in ("Annotated", "Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
-    if hasattr(typing, name)                         # ReadOnly is new in 3.13
+    if hasattr(typing, name)  # ReadOnly is new in 3.13
 )
 # The files of typing are names for type checkers: what open() gives is none of them.
 _UNSAID = (Any, typing.Self, ..., typing.IO, typing.TextIO, typing.BinaryIO)
 _UNSAID_KINDS = (str, ForwardRef, typing.ParamSpec, typing.TypeVarTuple, list)
-_ALIASES = 100                                       # more openings than any hint needs: `type Loop = Loop` has no end
+_ALIASES = 100  # more openings than any hint needs: `type Loop = Loop` has no end
 
 
 def _members(hint: Any, *, newtypes: bool = False) -> list[Any]:
@@ -307,7 +307,7 @@ def _members(hint: Any, *, newtypes: bool = False) -> list[Any]:
 
 
 def _is_any_of(these: tuple[Any, ...], hint: Any) -> bool:
-    return any(hint is one for one in these)         # `in` would ask a stranger's __eq__
+    return any(hint is one for one in these)  # `in` would ask a stranger's __eq__
 
 
 def _inside(hint: Any, origin: Any) -> Any:
@@ -323,7 +323,7 @@ def _inside(hint: Any, origin: Any) -> Any:
     if isinstance(hint, TypeVar):
         bound = MISSING if hint.__bound__ is None else hint.__bound__
         return _union(hint.__constraints__) if hint.__constraints__ else bound
-    if type(hint).__name__ == "TypeAliasType":       # by name: typing's own on 3.12, typing_extensions' before
+    if type(hint).__name__ == "TypeAliasType":  # by name: typing's own on 3.12, typing_extensions' before
         return hint.__value__
     if type(origin).__name__ == "TypeAliasType":
         return _substituted(origin.__value__, dict(zip(origin.__type_params__, hint.__args__, strict=True)))
@@ -332,7 +332,7 @@ def _inside(hint: Any, origin: Any) -> Any:
 
 def _union(hints: Iterable[Any]) -> Any:
     every = tuple(hints) or (typing.Never,)
-    return every[0] if len(every) == 1 else Union[every]    # noqa: UP007 - of as many as there are
+    return every[0] if len(every) == 1 else Union[every]  # noqa: UP007 - of as many as there are
 
 
 def _substituted(hint: Any, arguments: Mapping[Any, Any]) -> Any:
@@ -382,14 +382,14 @@ def _seen_as(hint: Any, target: type) -> tuple[Any, ...] | None:
         kind = _parts(base)[0]
         if kind not in (object, typing.Generic, typing.Protocol) and _is_subclass(kind, target):
             return _seen_as(_substituted(base, known), target)
-    return None                                      # a class of somebody's own may iterate over anything
+    return None  # a class of somebody's own may iterate over anything
 
 
 def _seen_as_standard(origin: Any, arguments: tuple[Any, ...], target: type) -> tuple[Any, ...]:
     if origin is tuple:
         return (_union(item for item in arguments if item is not ...),)
     if origin is c.ItemsView:
-        return (tuple[arguments],)                   # type: ignore[valid-type]
+        return (tuple[arguments],)  # type: ignore[valid-type]
     if origin is c.Coroutine and target is c.Awaitable:
         return arguments[-1:]
     # In all others the first argument is what iterating gives, and pairs are pairs: dict[K, V] is an Iterable[K].
@@ -438,7 +438,7 @@ def _asked_of(protocol: type) -> Iterator[tuple[str, bool]]:
             own = vars(kind)
             for name in {**own.get("__annotations__", {}), **own}:
                 value = own.get(name, MISSING)
-                if name not in _NO_MEMBERS and value is not None:      # `__hash__ = None` comes with __eq__
+                if name not in _NO_MEMBERS and value is not None:  # `__hash__ = None` comes with __eq__
                     yield name, callable(value) or isinstance(value, classmethod)
 
 
@@ -469,7 +469,7 @@ def fits(output: Any, into: Any) -> bool:
         # Kept with its hints: while they live, no other hint has their ids.
         try:
             known = _answers[key] = (_answer(output, into), output, into)
-        except RecursionError:                       # asked where the stack is nearly full: next time may be better
+        except RecursionError:  # asked where the stack is nearly full: next time may be better
             return True
     return known[0]
 
@@ -554,7 +554,7 @@ class _Question:
 
     def classes_fit(self, output: Any, kind: Any, into: Any, wanted: Any) -> bool:
         if wanted in (float, complex) and issubclass(kind, (int, float) if wanted is complex else int):
-            return True                              # PEP 484, "The numeric tower"
+            return True  # PEP 484, "The numeric tower"
         if _is_typed_dict(wanted):
             return _is_typed_dict(kind) and self.fields_fit(_fields(kind), _fields(wanted))
         if getattr(wanted, "_is_protocol", False) and wanted not in kind.__mro__:
@@ -583,7 +583,7 @@ class _Question:
         if not self.fits(gives[-1], wants[-1]):
             return False
         if not isinstance(gives[0], list) or not isinstance(wants[0], list):
-            return True                              # `...`, or a ParamSpec
+            return True  # `...`, or a ParamSpec
         return len(gives[0]) == len(wants[0]) and all(map(self.fits, wants[0], gives[0]))
 
     def tuples_fit(self, gives: tuple[Any, ...], wants: tuple[Any, ...]) -> bool:
@@ -652,7 +652,7 @@ def item_hint(result: Any, *, is_async: bool = False) -> Any:
             return MISSING
         way = next((way for way in ways if issubclass(kind, way)), None)
         if way is None:
-            continue                                 # the None of Iterator[int] | None
+            continue  # the None of Iterator[int] | None
         arguments = _seen_as(member, way)
         if not arguments:
             return MISSING
@@ -712,7 +712,7 @@ def shown(hint: Any) -> str:
         return "anything"
     if hint is None or hint is types.NoneType or hint is ...:
         return "..." if hint is ... else "None"
-    if isinstance(hint, list):                       # the parameters of a Callable
+    if isinstance(hint, list):  # the parameters of a Callable
         return f"[{', '.join(map(shown, hint))}]"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is None or not hasattr(hint, "__args__"):
@@ -896,7 +896,7 @@ def _from_text(text: str, member: Any) -> Any:
 def _read(text: str, kind: type) -> Any:
     try:
         return _READERS[kind](text)
-    except (ValueError, ArithmeticError) as error:   # Decimal raises an ArithmeticError whose text says nothing
+    except (ValueError, ArithmeticError) as error:  # Decimal raises an ArithmeticError whose text says nothing
         why = str(error) if isinstance(error, ValueError) else ""
         raise _refusal(text, kind, "" if repr(text) in why or kind in (int, float) else why) from None
 

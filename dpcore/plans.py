@@ -28,7 +28,8 @@ from dpcore.errors import (
     UnreadStreamError,
 )
 from dpcore.hints import MISSING, convert, fits, shown, stream_fits
-from dpcore.tasks import Registry, Task, registry as default_registry
+from dpcore.tasks import Registry, Task
+from dpcore.tasks import registry as default_registry
 
 __all__ = ("Edge", "Plan", "plan")
 
@@ -51,12 +52,12 @@ class Edge(NamedTuple):
 class Wiring(NamedTuple):
     """What one task receives and waits for, whatever is selected beside it."""
 
-    data: dict[str, str]                # parameter -> task
-    inferred: frozenset[str]            # parameters whose edge nobody wrote down
-    guessed: str | None                 # the parameter that took the only dependency left
-    order: tuple[str, ...]              # dependencies that give nothing
-    params: tuple[str, ...]             # parameters that params= supplies
-    missing: tuple[str, ...]            # parameters that nothing supplies
+    data: dict[str, str]  # parameter -> task
+    inferred: frozenset[str]  # parameters whose edge nobody wrote down
+    guessed: str | None  # the parameter that took the only dependency left
+    order: tuple[str, ...]  # dependencies that give nothing
+    params: tuple[str, ...]  # parameters that params= supplies
+    missing: tuple[str, ...]  # parameters that nothing supplies
 
 
 class Plan:
@@ -109,9 +110,9 @@ class Plan:
         for name in self.order:
             fed = self.inputs.get(name, {})
             wiring = self._wirings[name]
-            found += [Edge(up, name, parameter, parameter in wiring.inferred) for parameter, up in fed.items()]
+            found += [Edge(up, name, parameter, inferred=parameter in wiring.inferred) for parameter, up in fed.items()]
             data = set(fed.values())
-            found += [Edge(up, name, None, False) for up in self.needs[name] if up not in data]
+            found += [Edge(up, name, None, inferred=False) for up in self.needs[name] if up not in data]
         return tuple(found)
 
     @cached_property
@@ -147,8 +148,8 @@ class Plan:
     def _edges_of(self, name: str) -> list[Edge]:
         fed = self.inputs.get(name, {})
         data = set(fed.values())
-        return [Edge(up, name, parameter, False) for parameter, up in fed.items()] + [
-            Edge(up, name, None, False) for up in self.needs[name] if up not in data
+        return [Edge(up, name, parameter, inferred=False) for parameter, up in fed.items()] + [
+            Edge(up, name, None, inferred=False) for up in self.needs[name] if up not in data
         ]
 
 
@@ -290,7 +291,9 @@ class _Planning:
             names = [task.name for task in self.registry.tagged(selector[4:])]
             if not names:
                 self.faults.append(
-                    SelectionError(whole, f"no task has the tag {selector[4:]!r}", [f"tag:{tag}" for tag in self.registry.tags])
+                    SelectionError(
+                        whole, f"no task has the tag {selector[4:]!r}", [f"tag:{tag}" for tag in self.registry.tags]
+                    )
                 )
         else:
             names = [selector] if selector in self.tasks else []
@@ -344,25 +347,25 @@ class _Planning:
         data: dict[str, str] = {}
         inferred: list[str] = []
         params: list[str] = []
-        open_: list[str] = []                       # required, and not supplied yet
+        open_: list[str] = []  # required, and not supplied yet
         for parameter in task.parameters.values():
             name = parameter.name
             source = task.inputs.get(name) or (name if name in declared else None)
-            if source is not None:                  # (a) named in inputs=, (b) named like a dependency
+            if source is not None:  # (a) named in inputs=, (b) named like a dependency
                 if source in given:
                     params.append(name)
                 else:
                     data[name] = source
-            elif name in given:                     # params= beats what is inferred
+            elif name in given:  # params= beats what is inferred
                 params.append(name)
             elif parameter.required:
-                if name in tasks and name != task.name:     # (c) named like a task, as a pytest fixture would be
+                if name in tasks and name != task.name:  # (c) named like a task, as a pytest fixture would be
                     data[name] = name
                     inferred.append(name)
                 else:
                     open_.append(name)
         guessed = self.guess(task, declared, data, open_)
-        if guessed is not None:                     # (d) the only parameter and the only dependency left
+        if guessed is not None:  # (d) the only parameter and the only dependency left
             parameter_name, source = guessed
             open_.remove(parameter_name)
             if source in given:
@@ -372,9 +375,7 @@ class _Planning:
                 inferred.append(parameter_name)
         used = set(data.values())
         order = tuple(up for up in declared if up not in used and up not in given)
-        return Wiring(
-            data, frozenset(inferred), guessed and guessed[0], order, tuple(params), tuple(open_)
-        )
+        return Wiring(data, frozenset(inferred), guessed and guessed[0], order, tuple(params), tuple(open_))
 
     def guess(
         self, task: Task, declared: Sequence[str], data: Mapping[str, str], open_: Sequence[str]
@@ -390,45 +391,56 @@ class _Planning:
     # ---------------------------------------------------------------- joining the selected tasks
 
     def joined(self, names: Sequence[str]) -> _Made:
+        """Join the wirings of the selected tasks; what they lack outside of the selection is a fault."""
         made = _Made({}, {}, {}, {}, [])
         selected = dict.fromkeys(names)
         taken: set[str] = set()
         for name in names:
             task, wiring = self.tasks[name], self.wiring(name)
-            inputs: dict[str, str] = {}
-            earlier: dict[str, str] = {}
-            for parameter, up in wiring.data.items():
-                if up in selected:
-                    inputs[parameter] = up
-                    self.check(task, parameter, self.tasks[up], parameter == wiring.guessed)
-                elif up not in self.tasks:
-                    self.not_found(up, name)
-                elif self.from_run is not None:
-                    earlier[parameter] = up
-                    self.check(task, parameter, self.tasks[up], parameter == wiring.guessed)
-                else:
-                    self.faults.append(MissingInputError(name, parameter, up))
+            inputs, earlier = self.fed(task, wiring, selected)
             self.faults += [MissingInputError(name, parameter, None, self.tasks) for parameter in wiring.missing]
-            if task.each is not None and task.each in self.values:
-                self.faults.append(ParamError(task.each, f"would replace the stream that task {name!r} is mapped over"))
-            elif task.each is not None and task.each not in wiring.data.values():
-                self.faults.append(UnreadStreamError(name, task.each))
+            if task.each is not None:
+                self.check_mapped(task, wiring)
+            order = []
             for up in wiring.order:
-                if up not in self.tasks:
-                    self.not_found(up, name)
-                elif up not in selected:
+                if up in selected:
+                    order.append(up)
+                elif up in self.tasks:
                     made.left_out.append((name, up))
+                else:
+                    self.not_found(up, name)
             made.inputs[name] = inputs
+            made.needs[name] = tuple(dict.fromkeys([*inputs.values(), *order]))
             if earlier:
                 made.earlier[name] = earlier
-            made.needs[name] = tuple(
-                dict.fromkeys([*inputs.values(), *(up for up in wiring.order if up in selected)])
-            )
             if wiring.params:
                 made.arguments[name] = self.given(task, wiring)
                 taken.update(self.param_of(task, parameter) for parameter in wiring.params)
         self.untaken(taken)
         return made
+
+    def fed(self, task: Task, wiring: Wiring, selected: Mapping[str, None]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return which parameters are fed by the plan, and which by an earlier run."""
+        inputs: dict[str, str] = {}
+        earlier: dict[str, str] = {}
+        for parameter, up in wiring.data.items():
+            if up not in self.tasks:
+                self.not_found(up, task.name)
+            elif up in selected or self.from_run is not None:
+                (inputs if up in selected else earlier)[parameter] = up
+                self.check(task, parameter, self.tasks[up], guessed=parameter == wiring.guessed)
+            else:
+                self.faults.append(MissingInputError(task.name, parameter, up))
+        return inputs, earlier
+
+    def check_mapped(self, task: Task, wiring: Wiring) -> None:
+        assert task.each is not None
+        if task.each in self.values:
+            self.faults.append(
+                ParamError(task.each, f"would replace the stream that task {task.name!r} is mapped over")
+            )
+        elif task.each not in wiring.data.values():
+            self.faults.append(UnreadStreamError(task.name, task.each))
 
     def not_found(self, name: str, wanted_by: str) -> None:
         if (name, wanted_by) not in self.unknown:
@@ -452,7 +464,7 @@ class _Planning:
             value = self.values[name]
             if value is MISSING:
                 continue
-            if name not in self.tasks:              # a task's result is taken as it is
+            if name not in self.tasks:  # a task's result is taken as it is
                 try:
                     value = convert(value, task.parameters[parameter].hint)
                 except (ValueError, TypeError) as error:
@@ -462,14 +474,16 @@ class _Planning:
 
     def untaken(self, taken: set[str]) -> None:
         takes = {
-            parameter.name for wiring, task in ((self.wirings[n], self.tasks[n]) for n in self.wirings)
-            for parameter in task.parameters.values() if parameter.name not in wiring.data
+            parameter.name
+            for wiring, task in ((self.wirings[n], self.tasks[n]) for n in self.wirings)
+            for parameter in task.parameters.values()
+            if parameter.name not in wiring.data
         }
         for name in self.values:
             if name not in taken:
                 self.faults.append(ParamError(name, "is taken by no selected task", sorted(takes)))
 
-    def check(self, task: Task, parameter: str, upstream: Task, guessed: bool) -> None:
+    def check(self, task: Task, parameter: str, upstream: Task, *, guessed: bool) -> None:
         """Record a fault if what *upstream* returns does not fit *parameter* of *task*."""
         wants, gives = task.parameters[parameter].hint, upstream.result
         mapped = task.each == upstream.name
@@ -479,7 +493,9 @@ class _Planning:
             )
             return
         if self.strict and (wants is MISSING or gives is MISSING):
-            self.faults.append(MissingHintError(*((task.name, parameter) if wants is MISSING else (upstream.name, None))))
+            self.faults.append(
+                MissingHintError(*((task.name, parameter) if wants is MISSING else (upstream.name, None)))
+            )
         if wants is MISSING:
             return
         streamed = upstream.many and not mapped
@@ -503,7 +519,9 @@ class _Planning:
                 path = error.args[1]
                 self.faults.append(CycleError(_turned(path)))
                 gone = set(path)
-                graph = {name: tuple(n for n in ups if n not in gone) for name, ups in graph.items() if name not in gone}
+                graph = {
+                    name: tuple(n for n in ups if n not in gone) for name, ups in graph.items() if name not in gone
+                }
         levels: list[tuple[str, ...]] = []
         while ready := sorter.get_ready():
             levels.append(tuple(sorted(ready, key=self.rank.__getitem__)))

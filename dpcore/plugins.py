@@ -343,7 +343,7 @@ class Plugins:
                 return None
         name = CONF
         if name in self._known and self._known[name].record.module != str(file):
-            name = str(file)                             # that of another project
+            name = str(file)  # that of another project
         record = PluginRecord(name=name, module=str(file), source="project")
         if name not in self._known and self._admits(record):
             self._add(record, self._asked(record, "the project", lambda: _conf(file)))
@@ -383,7 +383,7 @@ class Plugins:
                     name=name, module=module, source="installed", distribution=distribution, version=version
                 )
                 if record.qualified == "default@dpcore":
-                    self._note_version(version)          # the bundle, which is loaded without being looked for
+                    self._note_version(version)  # the bundle, which is loaded without being looked for
                     continue
                 names |= _names(record)
                 who = self._choice.who_wants(record)
@@ -672,7 +672,7 @@ class _Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         static = inspect.getattr_static(plugin, name, None)
         if static is None:
-            return None                              # made by a __getattr__: looking at a plugin imports nothing
+            return None  # made by a __getattr__: looking at a plugin imports nothing
         options = super().parse_hookimpl_opts(plugin, name)
         if options is None and name.startswith(PREFIX) and _is_function(static):
             options = pluggy.HookimplOpts(

@@ -19,7 +19,7 @@ __all__ = ("KINDS", "Command", "Kind", "Provider")
 T_co = TypeVar("T_co", covariant=True)
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")          # RFC 3986, section 3.1, in lower case
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")  # RFC 3986, section 3.1, in lower case
 
 _NAME_WANTED = "lower-case words joined by '-', such as 'redis' or 'redis-streams'"
 _TARGET_WANTED = "'package.module:Name'"

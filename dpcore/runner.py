@@ -33,8 +33,8 @@ __all__ = ("Runner",)
 
 Observers = Sequence[Callable[..., None]]
 
-_UNRECORDED = 0.2           # seconds that a "running" may wait for an outcome to be recorded with
-_GREEDY = 0.01              # seconds after which jobs that never wait leave the loop to others
+_UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
+_GREEDY = 0.01  # seconds after which jobs that never wait leave the loop to others
 
 
 class Runner:

@@ -31,7 +31,7 @@ class Start(NamedTuple):
 
     task: str
     attempt: int
-    index: int | None = None
+    index: int | None = None  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
 
 
 class Retry(NamedTuple):
@@ -45,7 +45,7 @@ class Change(NamedTuple):
     """One transition of a task, or of item *index* of a mapped task."""
 
     task: str
-    index: int | None
+    index: int | None  # type: ignore[assignment]
     attempt: int
     old: State
     new: State
@@ -55,19 +55,30 @@ class Change(NamedTuple):
 class _Mapped:
     """How far a mapped task is: items are taken in order, and retried one by one."""
 
-    __slots__ = ("attempts", "count", "duration", "ended", "failed", "inflight", "items", "next", "positions", "stopped")
+    __slots__ = (
+        "attempts",
+        "count",
+        "duration",
+        "ended",
+        "failed",
+        "inflight",
+        "items",
+        "next",
+        "positions",
+        "stopped",
+    )
 
     def __init__(self, items: Items) -> None:
         self.items = items
         self.count = len(items)
         # Where the producer left items out, ours are counted without them.
         self.positions = [at for at in range(items.count) if at not in items.missing] if items.missing else None
-        self.next = 0                               # the first item that was never taken
-        self.inflight = 0                           # taken, or waiting for a retry
+        self.next = 0  # the first item that was never taken
+        self.inflight = 0  # taken, or waiting for a retry
         self.ended = 0
-        self.attempts: dict[int, int] = {}          # of the items that needed more than one
+        self.attempts: dict[int, int] = {}  # of the items that needed more than one
         self.failed: dict[int, BaseException] = {}
-        self.stopped: Outcome | None = None         # the outcome that ends the task before its items have ended
+        self.stopped: Outcome | None = None  # the outcome that ends the task before its items have ended
         self.duration = 0.0
 
     def ref(self, index: int) -> Ref:
@@ -105,7 +116,7 @@ class Run:
         self.changes: list[Change] = []
         self.retries: list[Retry] = []
         self.freed: list[Ref | Items] = []
-        self._states: dict[str, State] = {}         # of tasks that are neither pending nor ended
+        self._states: dict[str, State] = {}  # of tasks that are neither pending nor ended
         self._results: dict[str, Ref | Items] = {}
         self._earlier = earlier or {}
         self._mapped: dict[str, _Mapped] = {}
@@ -120,9 +131,9 @@ class Run:
         ranked = sorted(enumerate(plan.order), key=lambda at: (-depth[at[1]], at[0]))
         self._names = [name for _, name in ranked]
         self._rank = {name: rank for rank, name in enumerate(self._names)}
-        self._ready: list[tuple[int, int, int | None]] = []         # rank, attempt, index
+        self._ready: list[tuple[int, int, int | None]] = []  # rank, attempt, index
         self._held: list[tuple[int, int, int | None]] = []
-        self._items_left = 0                        # items of mapped tasks that are ready, beyond one each
+        self._items_left = 0  # items of mapped tasks that are ready, beyond one each
         self._inflight = 0
         self._cancelled = False
         self._failed = False
@@ -164,7 +175,7 @@ class Run:
                 continue
             start = self._next_item(name, rank) if index == _ITEMS else Start(name, attempt, index)
             if attempt > 1 and self._retrying.pop((name, index), None) is None:
-                continue                            # it was called off while it waited
+                continue  # it was called off while it waited
             if start is not None:
                 self._begin(start)
                 return start
@@ -196,7 +207,7 @@ class Run:
         arguments: dict[str, Any] = dict(self.plan.arguments.get(start.task, {}))
         inputs: dict[str, Ref | Stream] = {}
         for parameter, result in self._sources(task):
-            if result is None:                      # a fail-safe task left nothing: the default, else None
+            if result is None:  # a fail-safe task left nothing: the default, else None
                 if task.parameters[parameter].required:
                     arguments[parameter] = None
             elif isinstance(result, Ref):
@@ -230,7 +241,7 @@ class Run:
         self._inflight -= 1
         name, attempt, index = start
         if outcome.state is not State.SUCCEEDED and outcome.result is not None:
-            self.freed.append(outcome.result)       # what a stream had stored before it failed
+            self.freed.append(outcome.result)  # what a stream had stored before it failed
             outcome = _replaced(outcome, result=None)
         if outcome.state is State.CANCELLED and not outcome.reason:
             outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
@@ -381,7 +392,11 @@ class Run:
 
     def _collected(self, name: str, mapped: _Mapped) -> Outcome:
         items = Items(
-            self.run_id, name, mapped.count, attempts=dict(sorted(mapped.attempts.items())), missing=frozenset(mapped.failed)
+            self.run_id,
+            name,
+            mapped.count,
+            attempts=dict(sorted(mapped.attempts.items())),
+            missing=frozenset(mapped.failed),
         )
         return Outcome(
             state=State.SUCCEEDED,
@@ -453,8 +468,8 @@ class Run:
         self._retrying.clear()
         self.retries.clear()
         for name in self.plan.order:
-            state, mapped = self.task_state(name), self._mapped.get(name)
-            if state.ended or (mapped.inflight if mapped is not None else state is State.RUNNING):
+            state, items = self.task_state(name), self._mapped.get(name)
+            if state.ended or (items.inflight if items is not None else state is State.RUNNING):
                 continue
             outcome = Outcome(state=State.CANCELLED, reason=reason, attempt=0)
             self.outcomes[name] = outcome
@@ -468,7 +483,7 @@ class Run:
             self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
 
 
-_ITEMS = -1             # in the heap: the next item of a mapped task, whichever it is then
+_ITEMS = -1  # in the heap: the next item of a mapped task, whichever it is then
 _FAILED = frozenset({State.FAILED, State.TIMED_OUT})
 _NOT_RUN = frozenset({State.SKIPPED, State.CANCELLED})
 

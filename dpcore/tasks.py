@@ -145,9 +145,9 @@ class Task:
         returns = self.schema.result
         if self.each is None and self.streams:
             return item_hint(returns)
-        if self.schema.streams:                 # a generator that is not stored item by item is collected
+        if self.schema.streams:  # a generator that is not stored item by item is collected
             item = item_hint(returns)
-            return list if item is MISSING else list[item]
+            return list if item is MISSING else list.__class_getitem__(item)
         return returns
 
     @property
@@ -186,7 +186,7 @@ class Registry(Mapping[str, Task]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
-        self._names: dict[int, list[str]] = {}      # by the identity of the function, for dependencies=[function]
+        self._names: dict[int, list[str]] = {}  # by the identity of the function, for dependencies=[function]
 
     def __getitem__(self, name: str) -> Task:
         try:
@@ -231,7 +231,7 @@ class Registry(Mapping[str, Task]):
         version: str = "",
     ) -> Callable[[F], F]: ...
 
-    def task(self, function: F | None = None, /, **settings: Any) -> F | Callable[[F], F]:
+    def task(self, function: Any = None, /, **settings: Any) -> Any:
         """Register a function as a task and return it as it was.
 
         Works bare (``@task``) and called (``@task(tags=["etl"])``).  Times are seconds.
@@ -407,7 +407,9 @@ class _Check:
         takes = _parameter_names(self.function)
         for parameter in value:
             if takes is not None and parameter not in takes:
-                raise self.fault("inputs", parameter, f"parameters of the function: {', '.join(takes) or 'it has none'}")
+                raise self.fault(
+                    "inputs", parameter, f"parameters of the function: {', '.join(takes) or 'it has none'}"
+                )
         return {parameter: self.task("inputs", upstream) or "" for parameter, upstream in value.items()}
 
     def number(self, argument: str, value: object, least: float, most: float | None, wanted: str) -> float:
@@ -474,14 +476,16 @@ def _again(before: Callable[..., Any], now: Callable[..., Any]) -> bool:
     code, again = getattr(before, "__code__", None), getattr(now, "__code__", None)
     if code is None or again is None:
         return False
-    if getattr(now, "__module__", None) == "__main__" and "__file__" not in getattr(now, "__globals__", {"__file__": 0}):
+    if getattr(now, "__module__", None) == "__main__" and "__file__" not in getattr(
+        now, "__globals__", {"__file__": 0}
+    ):
         return True
     return bool(code.co_filename == again.co_filename and code.co_firstlineno == again.co_firstlineno)
 
 
 def _place(function: Callable[..., Any]) -> str:
     inner = inspect.unwrap(getattr(function, "func", function))
-    code = getattr(inner, "__code__", None) or getattr(getattr(inner, "__call__", None), "__code__", None)
+    code = getattr(inner, "__code__", None) or getattr(getattr(type(inner), "__call__", None), "__code__", None)  # noqa: B004
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else qualified(function)
 
 
@@ -499,7 +503,7 @@ def _source(function: Callable[..., Any]) -> str:
         return qualified(function) if code is None else f"{code.co_code!r} {code.co_consts!r} {code.co_names!r}"
     for part in ast.walk(tree):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            part.decorator_list = []            # settings are not the function
+            part.decorator_list = []  # settings are not the function
             if part.body and ast.get_docstring(part, clean=False) is not None:
                 part.body = part.body[1:] or [ast.Pass()]
     return ast.dump(tree)

@@ -150,7 +150,7 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
                 result = await _drained(store, value, in_thread)
             else:
                 result = await _in(in_thread, store.all if job.streams else store.one, value)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         if _being_cancelled(error):
             raise
         return _failed(job, error, began, store.stored)
@@ -198,7 +198,7 @@ def _items(job: Job, items: Items) -> Iterator[Any]:
 
 async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
     for ref in items:
-        await checkpoint()                      # a long stream leaves the loop to others between items
+        await checkpoint()  # a long stream leaves the loop to others between items
         yield job.io.load(ref)
 
 

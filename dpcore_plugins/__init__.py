@@ -1,1 +1,91 @@
-"""The adapters that ship with dpcore."""
+"""The adapters that ship with dpcore: a manifest of what there is, which imports none of it.
+
+Each is offered through the same hooks as anybody's, and its class is public here:
+``from dpcore_plugins import FilesystemIO`` imports that one module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from dpcore.hookspecs import hookimpl
+from dpcore.providers import Provider
+
+_IO = (
+    Provider[Any](
+        name="memory",
+        target="dpcore_plugins.io.memory:MemoryIO",
+        summary="results as they are, in this process",
+    ),
+    Provider[Any](
+        name="filesystem",
+        target="dpcore_plugins.io.filesystem:FilesystemIO",
+        summary="results as pickles below a folder",
+        schemes=("file",),
+        capabilities=frozenset({"copies", "shared"}),
+    ),
+)
+
+_EXECUTORS = (
+    Provider[Any](
+        name="inline",
+        target="dpcore_plugins.executors.inline:InlineExecutor",
+        summary="one job after the other, on the event loop",
+    ),
+    Provider[Any](
+        name="threads",
+        target="dpcore_plugins.executors.threads:ThreadsExecutor",
+        summary="jobs on threads of this process",
+    ),
+)
+
+_RUN_STORES = (
+    Provider[Any](
+        name="memory",
+        target="dpcore_plugins.runstores.memory:MemoryRunStore",
+        summary="records of runs in this process",
+    ),
+    Provider[Any](
+        name="sqlite",
+        target="dpcore_plugins.runstores.sqlite:SqliteRunStore",
+        summary="records of runs in one file, shared by the processes of a machine",
+        capabilities=frozenset({"durable", "shared"}),
+    ),
+)
+
+_TARGETS = {
+    target.partition(":")[2]: target
+    for target in (str(provider.target) for provider in (*_IO, *_EXECUTORS, *_RUN_STORES))
+}
+
+__all__ = tuple(sorted(_TARGETS))
+
+
+@hookimpl
+def dpcore_io_managers() -> tuple[Provider[Any], ...]:
+    """Offer the I/O managers that ship."""
+    return _IO
+
+
+@hookimpl
+def dpcore_executors() -> tuple[Provider[Any], ...]:
+    """Offer the executors that ship."""
+    return _EXECUTORS
+
+
+@hookimpl
+def dpcore_run_stores() -> tuple[Provider[Any], ...]:
+    """Offer the run stores that ship."""
+    return _RUN_STORES
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TARGETS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _TARGETS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_TARGETS})

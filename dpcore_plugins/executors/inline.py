@@ -24,5 +24,5 @@ class InlineExecutor(Executor):
         """Do *job* on the event loop."""
         outcome = await perform_async(job, line)
         if isinstance(outcome.error, KeyboardInterrupt):
-            raise outcome.error                 # the user's Ctrl-C hit the body, which ran in the main thread
+            raise outcome.error  # the user's Ctrl-C hit the body, which ran in the main thread
         return outcome

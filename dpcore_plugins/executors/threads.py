@@ -36,7 +36,7 @@ class ThreadsExecutor(Executor):
 
     async def run(self, job: Job, line: Line) -> Outcome:
         """Do *job*: what would block the event loop on a thread, what awaits on the loop."""
-        if self._limiter is None:               # made here, because it belongs to the loop that runs
+        if self._limiter is None:  # made here, because it belongs to the loop that runs
             self._limiter = CapacityLimiter(self._slots)
         return await perform_async(job, line, in_thread=partial(_on_thread, self._limiter))
 

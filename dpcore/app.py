@@ -1,0 +1,475 @@
+"""App: a registry of tasks joined to the adapters that run it."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from dpcore.clock import Clock, SystemClock
+from dpcore.config import AdapterString, Config, settings_of
+from dpcore.errors import (
+    MissingInputError,
+    NotSharedError,
+    NoValueError,
+    PlanningError,
+    RunCancelledError,
+    RunExistsError,
+    RunFailedError,
+    RunningLoopError,
+    RunNotFoundError,
+    TaskError,
+    TaskNotFoundError,
+)
+from dpcore.jobs import Items, Outcome, Ref, State, check_id, qualified
+from dpcore.plans import Plan, Selector
+from dpcore.plans import plan as make_plan
+from dpcore.plugins import Plugins
+from dpcore.ports import Adapter, Executor, IOManager, RunStore
+from dpcore.ports.runstore import RunHistory, RunRecord
+from dpcore.runner import Runner
+from dpcore.runs import Keep, Run
+from dpcore.tasks import Registry
+from dpcore.tasks import registry as default_registry
+
+__all__ = ("App", "Result", "run")
+
+_DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
+
+
+class Result(Mapping[str, Any]):
+    """What a run gave: a mapping from task to value, each loaded when it is asked for.
+
+    It holds the tasks that succeeded; of a stream, the list of its items.
+    """
+
+    def __init__(self, run: Run, io: IOManager, duration: float, folder: _Folder | None = None) -> None:
+        self.run_id: str = run.run_id
+        """The id of the run."""
+        self.state: State = run.state
+        """How the run ended."""
+        self.outcomes: Mapping[str, Outcome] = {name: run.outcomes[name] for name in run.plan.order}
+        """How each task ended, in the order of the plan."""
+        self.duration: float = duration
+        """Seconds from the beginning to the end."""
+        self.reason: str = run.reason
+        """Why the run was cancelled; empty otherwise."""
+        self.plan: Plan = run.plan
+        """What was run."""
+        self._io = io
+        self._gone = _freed(run)
+        self._folder = folder  # lives as long as somebody may ask for a value
+
+    def __getitem__(self, name: str) -> Any:
+        outcome = self.outcomes.get(name)
+        if outcome is None:
+            raise TaskNotFoundError(name, self.outcomes)
+        if name in self._gone:
+            raise NoValueError(name, "it was freed after its last reader, because keep='leaves'")
+        if outcome.state is not State.SUCCEEDED or outcome.result is None:
+            why = f"{outcome.error!r}" if outcome.error is not None else outcome.reason
+            raise NoValueError(name, f"it {outcome.state.replace('_', ' ')}{': ' if why else ''}{why}")
+        if isinstance(outcome.result, Ref):
+            return self._io.load(outcome.result)
+        return [self._io.load(ref) for ref in outcome.result]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.outcomes if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        outcome = self.outcomes.get(cast(str, name))
+        return outcome is not None and outcome.state is State.SUCCEEDED and name not in self._gone
+
+    def __repr__(self) -> str:
+        return f"<Result of run {self.run_id!r}: {self.state}, {len(self)} values>"
+
+    @property
+    def errors(self) -> Mapping[str, BaseException]:
+        """What the failed tasks raised, in the order of the plan."""
+        return {
+            name: outcome.error or TaskError(name, "failure", outcome.reason or "no reason was given")
+            for name, outcome in self.outcomes.items()
+            if outcome.state in (State.FAILED, State.TIMED_OUT)
+        }
+
+    def raise_for_failure(self) -> Self:
+        """Raise what went wrong; return this result if nothing did.
+
+        A failed run raises :class:`~dpcore.errors.RunFailedError`, the group of what
+        its tasks raised, a cancelled one :class:`~dpcore.errors.RunCancelledError`.
+        """
+        if self.state is State.CANCELLED:
+            raise RunCancelledError(self.run_id, self.reason)
+        if self.state is State.FAILED:
+            fatal = {name: error for name, error in self.errors.items() if not self.plan.tasks[name].fail_safe}
+            message = f"run {self.run_id} failed in {len(fatal)} of {len(self.outcomes)} tasks"
+            raise RunFailedError(message, [self._noted(name, error) for name, error in fatal.items()])
+        return self
+
+    def _noted(self, name: str, error: BaseException) -> Exception:
+        if not isinstance(error, Exception):  # a group of exceptions holds no SystemExit
+            error = TaskError(name, qualified(type(error)), str(error)).with_traceback(error.__traceback__)
+        note = f"in task {name!r}, attempt {self.outcomes[name].attempt} of run {self.run_id}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        return error
+
+
+def _freed(run: Run) -> frozenset[str]:
+    if run.keep == "all":
+        return frozenset()
+    return frozenset(name for inputs in run.plan.inputs.values() for name in inputs.values())
+
+
+class _Folder:
+    """A private temporary folder that goes when nobody holds this any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dpcore-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+class App:
+    """A registry of tasks joined to the adapters that run it; an async context manager.
+
+    Each adapter is a name, a string such as ``"filesystem:./runs"``, or an object,
+    and is made when it is first used.  What is not given is read from ``DPCORE_*``,
+    then from *config* if one is given; the defaults are ``memory``, ``threads`` and,
+    for *io*, ``memory`` where the executor runs in this process and otherwise
+    ``filesystem`` in a private temporary folder.
+
+    *source* names the file or module that the tasks come from, for the record.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        *,
+        broker: object = None,
+        io: object = None,
+        executor: object = None,
+        store: object = None,
+        plugins: Plugins | None = None,
+        config: Config | None = None,
+        clock: Clock | None = None,
+        source: str = "",
+    ) -> None:
+        self.registry = default_registry if registry is None else registry
+        self.config = config if config is not None else plugins.config if plugins is not None else Config()
+        self.plugins = plugins if plugins is not None else Plugins(config=self.config)
+        self.clock = clock if clock is not None else SystemClock()
+        self.source = source
+        given = {"broker": broker, "io": io, "executor": executor, "store": store}
+        self._choices = {kind: self.config.choice(kind, given[kind], _DEFAULTS[kind]) for kind in given}
+        self._made: dict[str, Any] = {}
+        self._making: dict[str, anyio.Lock] = {}
+        self._folder: _Folder | None = None
+        self._group: TaskGroup | None = None
+        self._left: anyio.Event | None = None
+        self._runners: dict[str, Runner] = {}
+
+    def __repr__(self) -> str:
+        return f"<App of {len(self.registry)} tasks>"
+
+    async def __aenter__(self) -> Self:
+        if self._group is not None:
+            raise RuntimeError("this App is entered already; make another one")
+        self._left = anyio.Event()
+        self._group = await anyio.create_task_group().__aenter__()
+        try:
+            self.plugins.live("dpcore_started", self)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Cancel the runs that still run, and close every adapter that this app made."""
+        assert self._group is not None
+        assert self._left is not None
+        for runner in list(self._runners.values()):
+            runner.cancel("its App was left")
+        self.plugins.live("dpcore_stopping", self)
+        self._left.set()
+        group, self._group = self._group, None
+        self._made.clear()
+        return await group.__aexit__(kind, error, trace)
+
+    # ---------------------------------------------------------------- adapters
+
+    async def executor(self) -> Executor:
+        """Return the executor, made and entered when first asked for."""
+        return cast(Executor, await self._adapter("executor"))
+
+    async def io(self) -> IOManager:
+        """Return the I/O manager, made when first asked for."""
+        return cast(IOManager, await self._adapter("io"))
+
+    async def store(self) -> RunStore:
+        """Return the run store, made and entered when first asked for."""
+        return cast(RunStore, await self._adapter("store"))
+
+    async def _adapter(self, kind: str) -> Adapter:
+        if self._group is None:
+            raise RuntimeError("enter the App first: async with App(...) as app")
+        async with self._making.setdefault(kind, anyio.Lock()):
+            if kind not in self._made:
+                adapter = await self._make(kind)
+                if isinstance(adapter, RunStore):
+                    adapter.clock = self.clock
+                if hasattr(adapter, "__aenter__"):
+                    # A task of its own enters it and leaves it, as the task groups inside of it ask for.
+                    adapter = await self._group.start(self._hold, adapter)
+                self._made[kind] = adapter
+        return cast(Adapter, self._made[kind])
+
+    async def _make(self, kind: str) -> Any:
+        choice = self._choices[kind]
+        if kind == "io" and choice.value is None:
+            if (await self.executor()).in_process:
+                return self.plugins.make("io", "memory", self.config)
+            self._folder = _Folder()
+            return self.plugins.load("io", "filesystem")(path=self._folder.path)
+        return self.plugins.make(kind, choice, self.config)
+
+    async def _hold(self, adapter: Any, *, task_status: TaskStatus[Any] = anyio.TASK_STATUS_IGNORED) -> None:
+        assert self._left is not None
+        left = self._left
+        async with adapter as entered:
+            task_status.started(entered)
+            with anyio.CancelScope(shield=True):
+                await left.wait()
+
+    def _described(self, kind: str) -> str:
+        """Write down which adapter was used, without its secrets."""
+        value = self._choices[kind].value
+        if not isinstance(value, str | AdapterString):
+            return str(self._made.get(kind, value))
+        spec = AdapterString.parse(value) if isinstance(value, str) else value
+        known = settings_of(type(self._made[kind]))
+        shown = {name: text for name, text in spec.settings.items() if name in known and not known[name].secret}
+        address = None if spec.is_url else spec.address
+        return str(replace(spec, settings=shown, address=address))
+
+    # ---------------------------------------------------------------- planning and running
+
+    def plan(self, *selection: Selector, params: Mapping[str, Any] | Iterable[str] = (), **arguments: Any) -> Plan:
+        """Plan as :func:`dpcore.plan` does, over this app's registry; plugins may reshape the plan."""
+        return self.plugins.shape(make_plan(*selection, registry=self.registry, params=params, **arguments))
+
+    async def run(
+        self,
+        *selection: Selector,
+        tags: Iterable[str] | None = None,
+        root_tasks: Iterable[Selector] | None = None,
+        include_upstream: bool = False,
+        exclude: Iterable[Selector] = (),
+        from_run: str | None = None,
+        strict: bool = False,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        fail_fast: bool = False,
+        keep: Keep = "all",
+        check: bool = True,
+        run_id: str | None = None,
+        nominal: datetime | None = None,
+    ) -> Result:
+        """Run the selected tasks, as :func:`dpcore.plan` selects them, and return what they gave.
+
+        *params* are run parameters by name; *metadata* is handed to the tasks.  With
+        *fail_fast* a failure cancels everything else at once; with ``keep="leaves"`` a
+        value is freed when its last reader has ended.  A failed run raises
+        (:meth:`Result.raise_for_failure`) unless *check* is False.
+
+        Raises :class:`~dpcore.errors.PlanningError` before anything has run.
+        """
+        arguments = {
+            "tags": _listed(tags),
+            "root_tasks": _listed(root_tasks),
+            "include_upstream": include_upstream,
+            "exclude": _listed(exclude) or [],
+            "from_run": from_run,
+            "strict": strict,
+        }
+        plan = self.plan(*selection, params=params or {}, **arguments)
+        executor, io, store = await self.executor(), await self.io(), await self.store()
+        if not executor.in_process and "shared" not in io.capabilities:
+            raise PlanningError("cannot plan", [NotSharedError(str(executor), str(io))])
+        run = Run(
+            plan,
+            self._new_run_id() if run_id is None else check_id(run_id, "run id"),
+            io=io,
+            params=params,
+            metadata=metadata,
+            nominal=nominal,
+            earlier=await self._earlier(plan, store),
+            fail_fast=fail_fast,
+            keep=keep,
+        )
+        record = self._record(run, selection, arguments)
+        if not await store.begin(record):
+            raise RunExistsError(run.run_id, str(store))
+        result = await self._drive(run, record, executor, store, io)
+        return result.raise_for_failure() if check else result
+
+    def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
+        """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
+        runner = self._runners.get(run_id)
+        if runner is None:
+            raise RunNotFoundError(run_id, "this App as a running one", self._runners)
+        runner.cancel(reason)
+
+    async def history(self, run_id: str) -> RunHistory:
+        """Return all that the run store knows of a run."""
+        return await (await self.store()).get(run_id)
+
+    async def _drive(self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager) -> Result:
+        began = self.clock.monotonic()
+        runner = self._runners[run.run_id] = Runner(
+            run,
+            executor,
+            store,
+            io,
+            record,
+            self.clock,
+            self.plugins.observers("dpcore_run_changed"),
+            self.plugins.observers("dpcore_task_changed"),
+        )
+        try:
+            await runner.drive()
+        finally:
+            del self._runners[run.run_id]
+        return Result(run, io, self.clock.monotonic() - began, self._folder)
+
+    async def _earlier(self, plan: Plan, store: RunStore) -> dict[str, Ref | Items]:
+        """Find the results of the earlier run that the plan takes data from."""
+        wanted = [(name, parameter, up) for name, ups in plan.earlier.items() for parameter, up in ups.items()]
+        if plan.from_run is None or not wanted:
+            return {}
+        tasks = (await store.get(plan.from_run)).tasks
+        found: dict[str, Ref | Items] = {}
+        faults: list[Exception] = []
+        for name, parameter, up in wanted:
+            change = tasks.get(up)
+            if change is None or change.state is not State.SUCCEEDED or change.result is None:
+                state = "is not in it" if change is None else f"{change.state.replace('_', ' ')} in it"
+                faults.append(
+                    MissingInputError(name, parameter, up, (), f"run {plan.from_run!r} cannot give it: it {state}")
+                )
+            elif change.count is None:
+                found[up] = Ref(plan.from_run, up, change.result)
+            else:
+                found[up] = Items(
+                    plan.from_run, up, change.count, int(change.result), change.attempts, frozenset(change.missing)
+                )
+        if faults:
+            raise PlanningError("cannot plan", faults)
+        return found
+
+    def _new_run_id(self) -> str:
+        return f"{self.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+    def _record(self, run: Run, selection: tuple[Selector, ...], arguments: dict[str, Any]) -> RunRecord:
+        try:
+            carried: bytes | None = pickle.dumps((run.params, run.metadata))
+        except Exception:  # noqa: BLE001  (whatever pickling raises: then a resumed run has to be given them again)
+            carried = None
+        return RunRecord(
+            run_id=run.run_id,
+            state=State.RUNNING,
+            began=self.clock.now().timestamp(),
+            source=self.source,
+            selection={"selection": [_selector(one) for one in selection], **arguments},
+            params={str(name): _short(value) for name, value in run.params.items()},
+            metadata={str(name): _short(value) for name, value in run.metadata.items()},
+            carried=carried,
+            settings={kind: self._described(kind) for kind in ("executor", "io", "store")},
+            plan_id=run.plan.id,
+            fingerprint=run.plan.fingerprint,
+            tasks=len(run.plan),
+        )
+
+
+def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
+    if selectors is None or isinstance(selectors, str):
+        return cast("list[Any] | None", selectors)  # a str where a list belongs is a fault that planning words
+    return [_selector(one) for one in selectors]
+
+
+def _selector(selector: Selector) -> str:
+    return selector if isinstance(selector, str) else getattr(selector, "__name__", repr(selector))
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+
+
+def run(
+    *selection: Selector,
+    registry: Registry | None = None,
+    tags: Iterable[str] | None = None,
+    root_tasks: Iterable[Selector] | None = None,
+    include_upstream: bool = False,
+    exclude: Iterable[Selector] = (),
+    from_run: str | None = None,
+    strict: bool = False,
+    params: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    fail_fast: bool = False,
+    keep: Keep = "all",
+    check: bool = True,
+    **app_arguments: Any,
+) -> Result:
+    """Run the selected tasks to their end and return what they gave: :class:`App` and :meth:`App.run` in one call.
+
+    *app_arguments* are those of :class:`App`.  Where an event loop is running
+    already it raises :class:`~dpcore.errors.RunningLoopError`, whose text is what to
+    write instead.
+    """
+
+    async def main() -> Result:
+        async with App(registry, **app_arguments) as app:
+            return await app.run(
+                *selection,
+                tags=tags,
+                root_tasks=root_tasks,
+                include_upstream=include_upstream,
+                exclude=exclude,
+                from_run=from_run,
+                strict=strict,
+                params=params,
+                metadata=metadata,
+                fail_fast=fail_fast,
+                keep=keep,
+                check=False,
+            )
+
+    if _loop_is_running():
+        raise RunningLoopError
+    result = anyio.run(main)
+    return result.raise_for_failure() if check else result
+
+
+def _loop_is_running() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:  # also anyio's own for "no event loop"
+        return False
+    return True
