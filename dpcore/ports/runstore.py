@@ -114,12 +114,22 @@ class RunStore(Adapter):
     - ``durable``: what a commit returned for outlives the program's death by SIGKILL;
     - ``shared``: other processes that open it by the same settings see the same.
 
-    A store is an async context manager; it is used between entering and leaving it.
+    A store is an async context manager.  It is used between entering and leaving it;
+    before and after, an adapter raises :class:`~dpcore.errors.StoreError`.  Leaving it
+    twice does nothing, and it may be entered again.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
     clock: Clock = SystemClock()
     """Who is asked for the time when a lease ends; an App puts its own here."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what is open, on every way out."""
 
     # ------------------------------------------------------------ for the adapter
 

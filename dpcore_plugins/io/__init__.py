@@ -1,0 +1,1 @@
+"""I/O managers: where results are stored."""

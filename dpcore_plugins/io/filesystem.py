@@ -1,0 +1,406 @@
+"""Results as files: ``{path}/{run_id}/{task}/{result_id}.pkl``, one pickle each.
+
+A value's large buffers (arrays, not copied into the pickle) lie beside it, in a file
+``{result_id}.{nonce}.buf`` that the ``.pkl`` names.  Both are complete before the
+``.pkl`` gets its name: that rename is the commit, and the only one.  Names that
+begin with a dot are work in progress, and are never listed.
+
+Loading a pickle runs what it says: the folder must be as trusted as the code.
+"""
+
+# A path object costs more than the system call that it is made for.
+# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH116, PTH119, PTH120, PTH123, PTH208
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from mmap import ACCESS_COPY, mmap
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
+
+from dpcore.errors import DamagedResultError, InvalidIdError, ResultNotStoredError
+from dpcore.jobs import Ref, check_id
+from dpcore.ports import IOManager
+
+__all__ = ("FilesystemIO",)
+
+_LARGE = 64 * 1024
+_ALIGNED = 64
+# No pickle begins like this.  The line goes on with the name of the file of the buffers, the next
+# one says where in it they are, and the pickle follows.
+_WITH_BUFFERS = b"dpcore buffers "
+_MOST_MAPS = 256
+_TRIES = 1000
+
+
+class FilesystemIO(IOManager):
+    """Stores each result in a file of its own, below *path*.
+
+    A value without large buffers is a plain pickle, for ``pickle.load``.  Buffers of
+    64 KiB and more are mapped on load: an array of any size loads at once, is
+    writable, and writing to it changes no file.
+
+    With *sync* a result that was saved outlives a power failure too, not only the
+    death of the program.  Nothing is created before the first result is.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"shared", "copies"})
+
+    def __init__(self, *, path: str | Path = ".dpcore/runs", sync: bool = False) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.sync = sync
+        self._root = os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return f"filesystem:{self._root}"
+
+    # ---------------------------------------------------------------- writing
+
+    def write(self, ref: Ref, value: Any) -> str:
+        """Write the files beside, then rename; return the path of the ``.pkl``."""
+        pickled, buffers = _pickled(ref, value)
+        folder = self._folder(ref)
+        for _ in range(_TRIES):
+            try:
+                return self._commit(folder, ref.result_id, pickled, buffers)
+            except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody clears the run
+                self._make(folder)
+        raise FileNotFoundError(f"{folder} is removed as fast as it is made")
+
+    def _commit(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
+        final, nonce = f"{folder}/{result_id}.pkl", os.urandom(6).hex()
+        growing, beside = f"{folder}/.{nonce}.tmp", f"{folder}/{result_id}.{nonce}.buf"
+        # Opened before the buffers are written: a run that is cleared is renamed first, so if this
+        # file can still be renamed at the end, the buffers lie in the folder where it does.
+        file = os.open(growing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            try:
+                if buffers:
+                    spans = self._write_buffers(beside, buffers)
+                    _write_all(file, b"%s%s\n%s\n" % (_WITH_BUFFERS, os.path.basename(beside).encode(), spans))
+                _write_all(file, pickled)
+                if self.sync:
+                    os.fsync(file)
+            finally:
+                os.close(file)
+            replaced = _buffers_of(final)
+            os.rename(growing, final)
+        except BaseException:
+            for torso in (growing, beside) if buffers else (growing,):
+                with suppress(OSError):
+                    os.unlink(torso)
+            raise
+        if self.sync:
+            _sync_folder(folder)
+        if replaced is not None:
+            with suppress(OSError):
+                os.unlink(f"{folder}/{replaced}")
+        return final
+
+    def _write_buffers(self, path: str, buffers: Sequence[memoryview]) -> bytes:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        spans: list[tuple[int, int]] = []
+        end = 0
+        try:
+            for buffer in buffers:
+                begin = -(-end // _ALIGNED) * _ALIGNED
+                os.lseek(file, begin, os.SEEK_SET)
+                _write_all(file, buffer)
+                spans.append((begin, buffer.nbytes))
+                end = begin + buffer.nbytes
+            if self.sync:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        return json.dumps(spans).encode()
+
+    def _make(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        if self.sync:
+            run = os.path.dirname(folder)
+            for made in (run, os.path.dirname(run), os.path.dirname(os.path.dirname(run))):
+                _sync_folder(made)
+
+    # ---------------------------------------------------------------- reading
+
+    def read(self, ref: Ref) -> Any:
+        """Unpickle the file; its buffers are mapped, each map private to what is loaded."""
+        path, before = f"{self._folder(ref)}/{ref.result_id}.pkl", None
+        while True:
+            content = _content(path)
+            try:
+                return _loaded(path, content)
+            except _BuffersGoneError as gone:
+                # Overwritten since the .pkl was read: it names other buffers now.  If not, they are lost.
+                if content == before:
+                    raise DamagedResultError(ref, path, f"its buffers are missing: {gone.filename}") from gone
+                before = content
+            except Exception as error:
+                raise DamagedResultError(ref, path, _why(error, content)) from error
+
+    def has(self, ref: Ref) -> bool:
+        """Tell whether there is a file that is not empty."""
+        return _is_whole_file(f"{self._folder(ref)}/{ref.result_id}.pkl")
+
+    # ---------------------------------------------------------------- forgetting
+
+    def remove(self, ref: Ref) -> bool:
+        """Remove the files, and the folders that are empty without them."""
+        folder = self._folder(ref)
+        path = f"{folder}/{ref.result_id}.pkl"
+        try:
+            whole = _is_whole_file(path)
+            buffers = _buffers_of(path)
+            os.unlink(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+        with suppress(OSError):
+            if buffers is not None:
+                os.unlink(f"{folder}/{buffers}")
+        with suppress(OSError):  # the folder is not empty, or is gone already
+            os.rmdir(folder)
+            os.rmdir(os.path.dirname(folder))
+        return whole
+
+    def remove_run(self, run_id: str) -> int:
+        """Rename the run's folder, then remove it: a writer sees the run whole or not at all."""
+        doomed = f"{self._root}/.{os.urandom(6).hex()}.cleared"
+        try:
+            os.rename(f"{self._root}/{run_id}", doomed)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        count = sum(1 for task in _folders(doomed) for _ in _results(f"{doomed}/{task}"))
+        for left in _names(self._root):
+            if left.startswith(".") and left.endswith(".cleared"):  # of somebody who was killed here, too
+                shutil.rmtree(f"{self._root}/{left}", ignore_errors=True)
+        return count
+
+    # ---------------------------------------------------------------- listing
+
+    def refs(self, run_id: str | None, task: str | None) -> Iterator[Ref]:
+        """Yield the files that are not empty and whose names are ids."""
+        for run in _folders(self._root) if run_id is None else [run_id]:
+            for name in _folders(f"{self._root}/{run}") if task is None else [task]:
+                for result_id in _results(f"{self._root}/{run}/{name}"):
+                    yield Ref(run, name, result_id)
+
+    def run_ids(self) -> Iterator[str]:
+        """Yield the folders that hold at least one result."""
+        return (run for run in _folders(self._root) if next(self.refs(run, None), None) is not None)
+
+    def _folder(self, ref: Ref) -> str:
+        return f"{self._root}/{ref.run_id}/{ref.task}"
+
+
+# ---------------------------------------------------------------- a value and its bytes
+
+
+def _pickled(ref: Ref, value: Any) -> tuple[bytes, list[memoryview]]:
+    """Return the pickle of *value*, and its large buffers beside it."""
+    try:
+        pickled, buffers = _dumped(pickle.dumps, value)
+        if not hasattr(sys.modules["__main__"], "__file__") and b"__main__" in pickled:
+            return _dumped(_by_value(), value)  # of a prompt or a notebook, which no other process can import
+        return pickled, buffers
+    except Exception as first:  # noqa: BLE001  (whatever a value's own pickling raises)
+        try:
+            return _dumped(_by_value(), value)  # it may hold what has no name: a closure, a lambda, a local class
+        except Exception as error:  # noqa: BLE001
+            where, cause = _culprit(value, error)
+            problem = f"its type is {_named(type(value))}, and {where}: {_words(cause)}"
+            raise ResultNotStoredError(ref, problem) from first
+
+
+def _dumped(dumps: Callable[..., bytes], value: Any) -> tuple[bytes, list[memoryview]]:
+    buffers: list[memoryview] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        view = memoryview(buffer)
+        if view.nbytes < _LARGE or not view.contiguous:
+            return True
+        buffers.append(buffer.raw())
+        return False
+
+    return dumps(value, protocol=5, buffer_callback=stays), buffers
+
+
+def _by_value() -> Callable[..., bytes]:
+    import cloudpickle  # only a value that pickle refuses needs it
+
+    return cloudpickle.dumps  # type: ignore[no-any-return]
+
+
+class _BuffersGoneError(FileNotFoundError):
+    """The .pkl names buffers that are not there."""
+
+
+def _loaded(path: str, content: bytes) -> Any:
+    if not content.startswith(_WITH_BUFFERS):
+        return pickle.loads(content)
+    first = content.index(b"\n")
+    second = content.index(b"\n", first + 1)
+    buffers = _mapped(f"{os.path.dirname(path)}/{_name_in(content[:first])}")
+    spans = json.loads(content[first:second])
+    if any(begin + length > buffers.nbytes for begin, length in spans):
+        raise EOFError("its buffers end too early")
+    return pickle.loads(
+        memoryview(content)[second + 1 :], buffers=[buffers[begin : begin + length] for begin, length in spans]
+    )
+
+
+# Before Python 3.13 a map holds a file descriptor of its own for as long as the value
+# lives.  A program that keeps many arrays must not run out of them: the rest is read.
+_maps: WeakSet[mmap] = WeakSet()
+
+
+def _mapped(path: str) -> memoryview:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise _BuffersGoneError(*error.args[:2], path) from error
+    try:
+        size = os.fstat(file).st_size
+        if sys.version_info >= (3, 13):
+            return memoryview(mmap(file, size, access=ACCESS_COPY, trackfd=False))
+        if len(_maps) >= _MOST_MAPS:
+            with open(file, "rb", buffering=0, closefd=False) as whole:
+                return memoryview(bytearray(whole.readall()))
+        made = mmap(file, size, access=ACCESS_COPY)
+        _maps.add(made)
+        return memoryview(made)
+    finally:
+        os.close(file)
+
+
+def _buffers_of(path: str) -> str | None:
+    """Return the name of the buffers that the .pkl at *path* names, if it does."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(512)
+    except OSError:
+        return None
+    return _name_in(head.partition(b"\n")[0]) if head.startswith(_WITH_BUFFERS) else None
+
+
+def _name_in(line: bytes) -> str:
+    # Whatever a foreign file says, it says nothing of files elsewhere.
+    return os.path.basename(line[len(_WITH_BUFFERS) :].decode(errors="replace"))
+
+
+# ---------------------------------------------------------------- what to say of what fails
+
+
+class _Part(NamedTuple):
+    where: str
+    value: Any
+
+
+def _culprit(value: Any, error: Exception, deepest: int = 8) -> tuple[str, Exception]:
+    """Follow what does not pickle down to the attribute or item that is the cause."""
+    where = "value"
+    for _ in range(deepest):
+        for part in _parts(value):
+            try:
+                _dumped(_by_value(), part.value)
+            except Exception as inner:  # noqa: BLE001
+                where, value, error = where + part.where, part.value, inner
+                break
+        else:
+            break
+    return where, error
+
+
+def _parts(value: Any) -> Iterator[_Part]:
+    if isinstance(value, dict):
+        yield from (_Part(f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from (_Part(f"[{index}]", item) for index, item in enumerate(value))
+    else:
+        yield from (_Part(f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+
+
+def _named(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _why(error: Exception, content: bytes) -> str:
+    if not content:
+        return "the file is empty"
+    if isinstance(error, ImportError | AttributeError):
+        return f"its code is not there any more, or not here: {_words(error)}"
+    return f"the file is not whole, or not a result: {type(error).__name__}: {_words(error)}"
+
+
+# ---------------------------------------------------------------- files and folders
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except (NotADirectoryError, IsADirectoryError) as error:  # foreign things have the names of ours
+        raise FileNotFoundError(*error.args) from error
+
+
+def _write_all(file: int, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _folders(path: str) -> Iterator[str]:
+    return (name for name in _names(path) if _is_id(name))
+
+
+def _results(folder: str) -> Iterator[str]:
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            name = entry.name.removesuffix(".pkl")
+            if name != entry.name and _is_id(name) and _is_whole_file(entry):
+                yield name
+
+
+def _is_whole_file(path: str | os.DirEntry[str]) -> bool:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return S_ISREG(found.st_mode) and found.st_size > 0
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return bool(check_id(name, "name"))
+    except InvalidIdError:
+        return False

@@ -1,0 +1,1 @@
+"""Run stores: what is remembered of runs."""

@@ -1,0 +1,371 @@
+"""Records of runs in one SQLite file, which several processes may have open at once.
+
+All statements run in a thread, one call at a time.  Commits that arrive while one is
+written wait together and are the next transaction, so a hundred tasks that end at
+once cost one, and each still learns for itself whether it was accepted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from dpcore.errors import StoreError
+from dpcore.ports import RunStore
+from dpcore.ports.runstore import EXISTING, Document, Fence
+
+__all__ = ("SqliteRunStore",)
+
+T = TypeVar("T")
+
+_VERSION = 1
+_APPLICATION = 0x6470636F  # "dpco"
+_SCHEMA = f"""
+    CREATE TABLE document (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, version INTEGER NOT NULL);
+    CREATE TABLE entry (id INTEGER PRIMARY KEY, document INTEGER NOT NULL, value BLOB NOT NULL);
+    CREATE INDEX entry_document ON entry (document);
+    PRAGMA application_id = {_APPLICATION};
+    PRAGMA user_version = {_VERSION};
+"""
+# How long one call waits in its thread for another process, and how often; between two of them it can be cancelled.
+_PATIENCE = 0.1
+_TRIES = 100
+
+
+class SqliteRunStore(RunStore):
+    """Remembers runs in the SQLite database at *path*; the file and its folder are made on entering.
+
+    What a commit returned for outlives the death of the program; with *sync* it
+    outlives a power failure too, at the price of one fsync for each transaction.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"durable", "shared"})
+
+    def __init__(self, *, path: str | Path = ".dpcore/runs.db", sync: bool = False) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.sync = sync
+        self._connection: sqlite3.Connection | None = None
+        self._waiting: deque[_Commit] = deque()
+        # The loop's turns are taken by tasks; the guard is for a thread that a cancelled task left behind.
+        self._guard = Lock()
+
+    def __str__(self) -> str:
+        return f"sqlite:{self.path}"
+
+    async def __aenter__(self) -> Self:
+        self._turn, self._threads = anyio.Lock(), anyio.CapacityLimiter(1)
+        self._writing, self._written = False, anyio.Event()
+        try:
+            await self._in_thread(self._open)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file, after what was asked before."""
+        if self._connection is not None:
+            with anyio.CancelScope(shield=True):
+                async with self._turn:
+                    await to_thread.run_sync(self._close, limiter=self._threads)
+
+    # ---------------------------------------------------------------- on the loop
+
+    async def commit(
+        self,
+        key: str,
+        *,
+        value: bytes | None = None,
+        expected: int | None = None,
+        entries: Sequence[bytes] = (),
+        fence: Fence | None = None,
+    ) -> int | None:
+        """Write it in the next transaction, together with all that waits by then."""
+        self._entered()
+        mine = _Commit(key, value, expected, entries, fence)
+        self._waiting.append(mine)
+        try:
+            while not mine.done:
+                await (self._written.wait() if self._writing else self._write())
+        except BaseException:
+            mine.withdrawn = True  # unless a thread has it already, and then it happens whole
+            raise
+        if mine.error is not None:
+            raise mine.error
+        return mine.version
+
+    async def _write(self) -> None:
+        """Write what waits, for all that wait; whoever is not served by it is woken to do it next."""
+        self._writing = True
+        try:
+            async with self._turn:
+                await self._in_thread(self._write_waiting)
+        finally:
+            self._written.set()
+            self._writing, self._written = False, anyio.Event()
+
+    async def fetch(self, key: str, *, entries: bool = False) -> Document | None:
+        """Read the document and its entries as of one moment."""
+        self._entered()
+        async with self._turn:
+            return await self._in_thread(lambda: self._fetch(key, entries))
+
+    async def scan(self, prefix: str, limit: int | None = None) -> list[tuple[str, Document]]:
+        """Read the documents of a range of keys, the last created first."""
+        self._entered()
+        async with self._turn:
+            return await self._in_thread(lambda: self._scan(prefix, limit))
+
+    async def drop(self, key: str) -> bool:
+        """Delete the document and its entries in one transaction."""
+        self._entered()
+        async with self._turn:
+            return await self._in_thread(lambda: self._drop(key))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        for _ in range(_TRIES):
+            try:
+                return await to_thread.run_sync(work, limiter=self._threads)
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    raise self._unusable(error) from error
+        raise StoreError(str(self), f"another process has kept it locked for {_TRIES * _PATIENCE:g} s")
+
+    def _entered(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(str(self), "it is not open; use it inside of `async with`")
+        return self._connection
+
+    def _unusable(self, error: Exception) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return StoreError(
+                str(self),
+                f"{error}; move the file away, or restore a copy of it (`sqlite3 FILE .recover` reads the rest)",
+            )
+        return StoreError(str(self), str(error))
+
+    # ---------------------------------------------------------------- in the thread: opening
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign(self.path, str(self))
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(str(self), f"{error}; choose another path") from error
+        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        with _transaction(connection, "BEGIN"):
+            self._check(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self.sync else 'NORMAL'}")
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            if self._check(connection) == 0:  # and nobody else is making it now
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    connection.execute(statement)
+
+    def _check(self, connection: sqlite3.Connection) -> int:
+        version: int = _one(connection, "PRAGMA user_version")
+        application = _one(connection, "PRAGMA application_id")
+        if application != _APPLICATION and _one(connection, "SELECT count(*) FROM sqlite_master"):
+            raise StoreError(str(self), "it is a database of another program; choose another path")
+        if version > _VERSION:
+            raise _newer(str(self), version)
+        return version
+
+    def _close(self) -> None:
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    # ---------------------------------------------------------------- in the thread: writing
+
+    def _write_waiting(self) -> None:
+        with self._guard:
+            connection = self._entered()
+            connection.execute("BEGIN IMMEDIATE")  # raises while another process writes; nothing is taken then
+            batch = [*_taken(self._waiting)]
+            try:
+                for commit in batch:
+                    self._write_one(connection, commit)
+                connection.execute("COMMIT")
+            except Exception as error:  # noqa: BLE001  (every one that waits must hear of it)
+                _roll_back(connection)
+                for commit in batch:
+                    commit.error = self._said(error)
+            for commit in batch:
+                commit.done = True
+
+    def _write_one(self, connection: sqlite3.Connection, commit: _Commit) -> None:
+        connection.execute("SAVEPOINT one")
+        try:
+            commit.version = _written(connection, commit)
+        except Exception as error:
+            if not connection.in_transaction:  # the disk is full, say: SQLite has given up all of it
+                raise
+            connection.execute("ROLLBACK TO one")
+            commit.error = self._said(error)  # the others do not suffer for it
+        connection.execute("RELEASE one")
+
+    def _said(self, error: Exception) -> Exception:
+        if not isinstance(error, sqlite3.Error):
+            return error
+        said = self._unusable(error)
+        said.__cause__ = error
+        return said
+
+    def _drop(self, key: str) -> bool:
+        with self._guard, _transaction(self._entered(), "BEGIN IMMEDIATE") as connection:
+            connection.execute("DELETE FROM entry WHERE document = (SELECT id FROM document WHERE key = ?)", (key,))
+            return connection.execute("DELETE FROM document WHERE key = ?", (key,)).rowcount > 0
+
+    # ---------------------------------------------------------------- in the thread: reading
+
+    def _fetch(self, key: str, entries: bool) -> Document | None:
+        with self._guard, _transaction(self._entered(), "BEGIN") as connection:
+            row = connection.execute("SELECT id, value, version FROM document WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            document, value, version = row
+            found = connection.execute("SELECT value FROM entry WHERE document = ? ORDER BY id", (document,))
+            return Document(value, version, [entry for (entry,) in found] if entries else [])
+
+    def _scan(self, prefix: str, limit: int | None) -> list[tuple[str, Document]]:
+        beyond = _beyond(prefix)
+        upper = "AND key < :beyond" if beyond is not None else ""
+        query = f"SELECT key, value, version FROM document WHERE key >= :prefix {upper} ORDER BY id DESC LIMIT :limit"
+        asked = {"prefix": prefix, "beyond": beyond, "limit": -1 if limit is None else limit}
+        with self._guard:
+            rows = self._entered().execute(query, asked).fetchall()
+        return [(key, Document(value, version)) for key, value, version in rows]
+
+
+class _Commit:
+    """One commit on its way: what is asked, and what came of it."""
+
+    __slots__ = ("done", "entries", "error", "expected", "fence", "key", "value", "version", "withdrawn")
+
+    def __init__(
+        self, key: str, value: bytes | None, expected: int | None, entries: Sequence[bytes], fence: Fence | None
+    ) -> None:
+        self.key, self.value, self.expected, self.entries, self.fence = key, value, expected, entries, fence
+        self.version: int | None = None
+        self.error: Exception | None = None
+        self.done = self.withdrawn = False
+
+
+def _taken(waiting: deque[_Commit]) -> Iterator[_Commit]:
+    with suppress(IndexError):
+        while True:
+            commit = waiting.popleft()
+            if not commit.withdrawn:
+                yield commit
+
+
+def _written(connection: sqlite3.Connection, commit: _Commit) -> int | None:
+    """Do what *commit* asks, inside a transaction; None, and nothing, if it is refused."""
+    row = connection.execute("SELECT id, version FROM document WHERE key = ?", (commit.key,)).fetchone()
+    document, version = row or (None, 0)
+    if not _accepted(connection, commit, version):
+        return None
+    if document is None:
+        insert = "INSERT INTO document (key, value, version) VALUES (?, ?, 1)"
+        document, version = connection.execute(insert, (commit.key, commit.value)).lastrowid, 1
+    elif commit.value is not None:
+        version += 1
+        update = "UPDATE document SET value = ?, version = ? WHERE id = ?"
+        connection.execute(update, (commit.value, version, document))
+    connection.executemany(
+        "INSERT INTO entry (document, value) VALUES (?, ?)", [(document, entry) for entry in commit.entries]
+    )
+    return version
+
+
+def _accepted(connection: sqlite3.Connection, commit: _Commit, version: int) -> bool:
+    if commit.value is None and not version:
+        return False
+    if commit.expected is not None and commit.expected != version and (commit.expected != EXISTING or not version):
+        return False
+    if commit.fence is None:
+        return True
+    row = connection.execute("SELECT version FROM document WHERE key = ?", (commit.fence.key,)).fetchone()
+    return commit.fence.version == (row[0] if row else 0)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3.Connection]:
+    connection.execute(begin)
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # SQLite has done so itself after some errors
+        connection.execute("ROLLBACK")
+
+
+def _one(connection: sqlite3.Connection, query: str) -> Any:
+    return connection.execute(query).fetchone()[0]
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _refuse_foreign(path: Path, store: str) -> None:
+    """Look at the file's head before SQLite does: it may write to what it opens."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return
+    if head and (len(head) < 100 or not head.startswith(b"SQLite format 3\0")):
+        raise StoreError(store, "the file is not a database; move it away, or choose another path")
+    if (version := int.from_bytes(head[60:64], "big")) > _VERSION and head[68:72] == _APPLICATION.to_bytes(4, "big"):
+        raise _newer(store, version)
+
+
+def _newer(store: str, version: int) -> StoreError:
+    return StoreError(
+        store,
+        f"a newer dpcore wrote it (version {version}, this one knows {_VERSION}); upgrade, or choose another path",
+    )
+
+
+def _beyond(prefix: str) -> str | None:
+    """Return the first string after all that begin with *prefix*; None if there is none.
+
+    >>> _beyond("run/"), _beyond("")
+    ('run0', None)
+    """
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)  # no half of a surrogate pair
+        prefix = prefix[:-1]
+    return None
