@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from dpcore.clock import Clock, SystemClock
-from dpcore.config import AdapterString, Config, settings_of
+from dpcore.config import AdapterString, Config, Value, settings_of
 from dpcore.errors import (
     MissingInputError,
     NotSharedError,
@@ -146,8 +146,9 @@ class _Folder:
 class App:
     """A registry of tasks joined to the adapters that run it; an async context manager.
 
-    Each adapter is a name, a string such as ``"filesystem:./runs"``, or an object,
-    and is made when it is first used.  What is not given is read from ``DPCORE_*``,
+    Each adapter is a name, a string such as ``"filesystem:./runs"``, an object, or a
+    :class:`~dpcore.config.Value` that says where it was written; it is made when it
+    is first used.  What is not given is read from ``DPCORE_*``,
     then from *config* if one is given; the defaults are ``memory``, ``threads`` and,
     for *io*, ``memory`` where the executor runs in this process and otherwise
     ``filesystem`` in a private temporary folder.
@@ -174,7 +175,10 @@ class App:
         self.clock = clock if clock is not None else SystemClock()
         self.source = source
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
-        self._choices = {kind: self.config.choice(kind, given[kind], _DEFAULTS[kind]) for kind in given}
+        self._choices = {
+            kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
+            for kind, value in given.items()
+        }
         self._made: dict[str, Any] = {}
         self._making: dict[str, anyio.Lock] = {}
         self._folder: _Folder | None = None

@@ -171,7 +171,7 @@ class HintWarning(UserWarning):
 class PlanningError(DpcoreError, ExceptionGroup[Exception], ValueError):
     """Every fault that was found while planning, together; nothing was run."""
 
-    def __new__(cls, message: str, faults: Sequence[Exception]) -> PlanningError:
+    def __new__(cls, message: str, faults: Sequence[Exception]) -> PlanningError:  # noqa: D102
         return super().__new__(cls, message, faults)
 
     def __init__(self, message: str, faults: Sequence[Exception]) -> None:
@@ -366,7 +366,7 @@ class TaskTimeoutError(DpcoreError, TimeoutError):
 class RunFailedError(DpcoreError, ExceptionGroup[Exception]):
     """A run failed; holds what its failed tasks raised, in the order of the plan."""
 
-    def __new__(cls, message: str, errors: Sequence[Exception]) -> RunFailedError:
+    def __new__(cls, message: str, errors: Sequence[Exception]) -> RunFailedError:  # noqa: D102
         return super().__new__(cls, message, errors)
 
     def __init__(self, message: str, errors: Sequence[Exception]) -> None:

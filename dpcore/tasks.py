@@ -210,8 +210,10 @@ class Registry(Mapping[str, Task]):
     def task(self, function: F, /) -> F: ...
 
     @overload
-    def task(
+    def task(  # what follows is checked by hand, so that each wrong argument gets a sentence
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         tags: Iterable[str] = (),
