@@ -209,6 +209,8 @@ class App:
         assert self._left is not None
         for runner in list(self._runners.values()):
             runner.cancel("its App was left")
+            with anyio.CancelScope(shield=True):        # what it records needs the store
+                await runner.ended()
         self.plugins.live("dpcore_stopping", self)
         self._left.set()
         group, self._group = self._group, None

@@ -97,6 +97,10 @@ class Runner:
         if self._group is not None and not self._recording and not self._ended.is_set():
             self._group.start_soon(self._record)
 
+    async def ended(self) -> None:
+        """Wait until everything is recorded."""
+        await self._ended.wait()
+
     # ---------------------------------------------------------------- lanes
 
     async def _sheltered(self) -> None:
