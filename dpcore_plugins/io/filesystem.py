@@ -19,7 +19,8 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_SH, flock
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from stat import S_ISREG
@@ -68,11 +69,18 @@ class FilesystemIO(IOManager):
         """Write the files beside, then rename; return the path of the ``.pkl``."""
         pickled, buffers = _pickled(ref, value)
         folder = self._folder(ref)
-        for _ in range(_TRIES):
-            try:
-                return self._commit(folder, ref.result_id, pickled, buffers)
-            except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody clears the run
-                self._make(folder)
+        try:
+            return self._commit(folder, ref.result_id, pickled, buffers)
+        except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody cleared the run
+            return self._commit_anew(folder, ref.result_id, pickled, buffers)
+
+    def _commit_anew(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
+        os.makedirs(self._root, exist_ok=True)
+        with _locked(self._root, LOCK_SH):  # nobody clears it before there is something in it
+            for _ in range(_TRIES):  # but its last result may be removed, and the folder with it
+                with suppress(FileNotFoundError):
+                    self._make(folder)
+                    return self._commit(folder, result_id, pickled, buffers)
         raise FileNotFoundError(f"{folder} is removed as fast as it is made")
 
     def _commit(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
@@ -99,7 +107,8 @@ class FilesystemIO(IOManager):
                     os.unlink(torso)
             raise
         if self.sync:
-            _sync_folder(folder)
+            with suppress(FileNotFoundError):  # cleared already
+                _sync_folder(folder)
         if replaced is not None:
             with suppress(OSError):
                 os.unlink(f"{folder}/{replaced}")
@@ -174,7 +183,8 @@ class FilesystemIO(IOManager):
         """Rename the run's folder, then remove it: a writer sees the run whole or not at all."""
         doomed = f"{self._root}/.{os.urandom(6).hex()}.cleared"
         try:
-            os.rename(f"{self._root}/{run_id}", doomed)
+            with _locked(self._root, LOCK_EX):
+                os.rename(f"{self._root}/{run_id}", doomed)
         except (FileNotFoundError, NotADirectoryError):
             return 0
         count = sum(1 for task in _folders(doomed) for _ in _results(f"{doomed}/{task}"))
@@ -358,6 +368,17 @@ def _write_all(file: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]
+
+
+@contextmanager
+def _locked(path: str, how: int) -> Iterator[None]:
+    """Hold a lock on a folder; the system lets go of it when the process dies."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        flock(folder, how)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _sync_folder(path: str) -> None:
