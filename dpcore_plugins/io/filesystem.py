@@ -220,13 +220,19 @@ def _pickled(ref: Ref, value: Any) -> tuple[bytes, list[memoryview]]:
         if not hasattr(sys.modules["__main__"], "__file__") and b"__main__" in pickled:
             return _dumped(_by_value(), value)  # of a prompt or a notebook, which no other process can import
         return pickled, buffers
-    except Exception as first:  # noqa: BLE001  (whatever a value's own pickling raises)
+    except Exception as error:  # noqa: BLE001  (whatever a value's own pickling raises)
+        cause = error
+    try:
         try:
             return _dumped(_by_value(), value)  # it may hold what has no name: a closure, a lambda, a local class
         except Exception as error:  # noqa: BLE001
-            where, cause = _culprit(value, error)
-            problem = f"its type is {_named(type(value))}, and {where}: {_words(cause)}"
-            raise ResultNotStoredError(ref, problem) from first
+            words = _words(error)
+        # Not raised inside of that handler: cloudpickle's frames hold the value's buffers, and views of them
+        # that the garbage collector finds in a circle with their exception crash CPython 3.11.
+        problem = f"its type is {_named(type(value))}, and {_culprit(value, words)}"
+        raise ResultNotStoredError(ref, problem) from cause
+    finally:
+        del cause
 
 
 def _dumped(dumps: Callable[..., bytes], value: Any) -> tuple[bytes, list[memoryview]]:
@@ -239,7 +245,13 @@ def _dumped(dumps: Callable[..., bytes], value: Any) -> tuple[bytes, list[memory
         buffers.append(buffer.raw())
         return False
 
-    return dumps(value, protocol=5, buffer_callback=stays), buffers
+    try:
+        return dumps(value, protocol=5, buffer_callback=stays), buffers
+    except BaseException:
+        # The traceback holds this frame, and so would hold them.
+        for buffer in buffers:
+            buffer.release()
+        raise
 
 
 def _by_value() -> Callable[..., bytes]:
@@ -313,19 +325,19 @@ class _Part(NamedTuple):
     value: Any
 
 
-def _culprit(value: Any, error: Exception, deepest: int = 8) -> tuple[str, Exception]:
+def _culprit(value: Any, words: str, deepest: int = 8) -> str:
     """Follow what does not pickle down to the attribute or item that is the cause."""
     where = "value"
     for _ in range(deepest):
         for part in _parts(value):
             try:
                 _dumped(_by_value(), part.value)
-            except Exception as inner:  # noqa: BLE001
-                where, value, error = where + part.where, part.value, inner
+            except Exception as error:  # noqa: BLE001
+                where, value, words = where + part.where, part.value, _words(error)
                 break
         else:
             break
-    return where, error
+    return f"{where}: {words}"
 
 
 def _parts(value: Any) -> Iterator[_Part]:
