@@ -141,9 +141,7 @@ def test_the_call_outweighs_the_environment_and_that_the_file_and_that_the_defau
     both = Config(file, environ={"DPCORE_IO": "memory"})
     assert both.choice("io", "null") == Value("null", "option", Level.CALL)
     assert both.choice("io") == Value("memory", "DPCORE_IO", Level.ENVIRONMENT)
-    assert Config(file, environ={}).choice("io") == Value(
-        "filesystem:runs", "pyproject.toml [tool.dpcore]", Level.FILE
-    )
+    assert Config(file, environ={}).choice("io") == Value("filesystem:runs", "pyproject.toml [tool.dpcore]", Level.FILE)
     assert empty().choice("io", default="memory") == Value("memory", "default", Level.DEFAULT)
 
 
@@ -183,7 +181,8 @@ def test_plugins_to_load_and_to_block_add_up(tmp_path):
     config = Config(file, environ={"DPCORE_PLUGINS": "three, four,", "DPCORE_DISABLE_PLUGINS": "five"})
     assert [value.value for value in config.plugins] == ["one", "three", "four"]
     assert [(value.value, value.source) for value in config.disable] == [
-        ("two", "dpcore.toml"), ("five", "DPCORE_DISABLE_PLUGINS"),
+        ("two", "dpcore.toml"),
+        ("five", "DPCORE_DISABLE_PLUGINS"),
     ]
 
 

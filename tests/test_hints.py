@@ -198,6 +198,8 @@ print("beartype" in sys.modules)
 
 
 def plain(a: int, b: list[str] = (), /, c: float = 1.5, *, d: "str", e: bytes = b"") -> dict[str, int]: ...
+
+
 PLAIN = {"a": int, "b": list[str], "c": float, "d": str, "e": bytes}
 
 
@@ -784,8 +786,15 @@ def test_a_hint_says_how_it_wants_a_stream(into, kind):
 @pytest.mark.parametrize(
     "hint",
     [
-        None, types.NoneType, Any, object, int | None, Optional[int],
-        Annotated[int | None, 1], Literal["a", None], Union[Any, int],
+        None,
+        types.NoneType,
+        Any,
+        object,
+        int | None,
+        Optional[int],
+        Annotated[int | None, 1],
+        Literal["a", None],
+        Union[Any, int],
     ],
 )
 def test_a_hint_that_says_so_accepts_none(hint):

@@ -128,7 +128,9 @@ def test_two_of_one_name_conflict_when_the_name_is_used_and_one_can_be_picked():
     plugins.register(offering(Provider(name="memory", target=Loud)), "acme")
     plugins.register(offering(Provider(name="other", target=Quiet)), "other")
     assert [(offer.qualified, offer.state) for offer in plugins.offers("broker")] == [
-        ("memory@dpcore", "conflict"), ("memory@acme", "conflict"), ("other@other", "ok"),
+        ("memory@dpcore", "conflict"),
+        ("memory@acme", "conflict"),
+        ("other@other", "ok"),
     ]
     with pytest.raises(ConflictError) as caught:
         plugins.make("broker", "memory")

@@ -73,5 +73,10 @@ def test_a_command_that_makes_no_sense_says_why(arguments, wanted):
 def test_every_kind_has_the_hook_that_offers_it():
     assert {kind.hook for kind in KINDS.values()} == {spec.name for spec in SPECS.values() if spec.kind == "offer"}
     assert [kind.table for kind in KINDS.values()] == [
-        "brokers", "queues", "triggers", "io_managers", "executors", "run_stores",
+        "brokers",
+        "queues",
+        "triggers",
+        "io_managers",
+        "executors",
+        "run_stores",
     ]
