@@ -111,7 +111,8 @@ class Runner:
         try:
             while (start := self.run.take()) is not None:
                 self._note_running()
-                self._arrived.append((start, await self._perform(start)))
+                outcome = await self._perform(start)
+                self._arrived.append((start, outcome))  # not in one line: the list is another one after the wait
                 if not self._recording:
                     await self._record(lanes_to_be=1)
         finally:
