@@ -203,17 +203,20 @@ class App:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """Cancel the runs that still run, and close every adapter that this app made."""
         assert self._group is not None
         assert self._left is not None
         for runner in list(self._runners.values()):
             runner.cancel("its App was left")
+            with anyio.CancelScope(shield=True):        # what it records needs the store
+                await runner.ended()
         self.plugins.live("dpcore_stopping", self)
         self._left.set()
         group, self._group = self._group, None
         self._made.clear()
-        return await group.__aexit__(kind, error, trace)
+        # What the body raised is not the group's affair: it goes on as it is, and in no ExceptionGroup.
+        await group.__aexit__(None, None, None)
 
     # ---------------------------------------------------------------- adapters
 

@@ -62,6 +62,7 @@ class Runner:
         self._arrived: list[tuple[Start, Outcome]] = []
         self._unrecorded: list[TaskChange] = []
         self._recording = False
+        self._group: TaskGroup | None = None
         self._lanes = 0
         self._lines: set[_Line] = set()
         self._timers = _Timers(clock)
@@ -77,20 +78,28 @@ class Runner:
         When this call is cancelled, so is the run: its jobs are stopped as far as the
         executor can, that is recorded, and then the cancellation goes on.
         """
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._sheltered)
-            try:
-                await self._ended.wait()
-            except BaseException:
-                self.cancel("the program was interrupted")
-                raise
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._sheltered)
+                try:
+                    await self._ended.wait()
+                except BaseException:
+                    if not self._ended.is_set():
+                        self.cancel("the program was interrupted")
+                    raise
+        except BaseExceptionGroup as error:
+            raise _single(error) from None
 
     def cancel(self, reason: str) -> None:
         """Cancel the run: start nothing more, and stop what runs."""
         self.run.cancel(reason)
         self._stop_jobs()
-        if not self._recording:
+        if self._group is not None and not self._recording and not self._ended.is_set():
             self._group.start_soon(self._record)
+
+    async def ended(self) -> None:
+        """Wait until everything is recorded."""
+        await self._ended.wait()
 
     # ---------------------------------------------------------------- lanes
 
@@ -98,21 +107,19 @@ class Runner:
         """Run everything where a cancellation from outside does not reach: only :meth:`cancel` stops jobs."""
         try:
             with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as self._group:
-                    self._timers.group = self._group
+                async with anyio.create_task_group() as group:
+                    self._group = self._timers.group = group
                     self._tell_run(State.PENDING, State.RUNNING)
                     await self._record()
         finally:
             self._ended.set()
-
-    _group: TaskGroup
 
     async def _lane(self) -> None:
         try:
             while (start := self.run.take()) is not None:
                 self._note_running()
                 outcome = await self._perform(start)
-                self._arrived.append((start, outcome))  # not in one line: the list is another one after the wait
+                self._arrived.append((start, outcome))      # to the list that is current after the wait
                 if not self._recording:
                     await self._record(lanes_to_be=1)
         finally:
@@ -120,6 +127,7 @@ class Runner:
 
     def _feed(self, lanes_to_be: int) -> None:
         """Have as many lanes as there is work for, counting the one that goes on by itself."""
+        assert self._group is not None
         wanted = min(self.executor.window, self._lanes - lanes_to_be + self.run.available)
         while self._lanes < wanted:
             self._lanes += 1
@@ -209,7 +217,7 @@ class Runner:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._unrecorded and not self._recording:
+        if self._unrecorded and not self._recording and self._group is not None:
             self._group.start_soon(self._record)
 
     def _retry(self, start: Start) -> None:
@@ -329,6 +337,13 @@ class _Timers:
                     if scope.cancel_called:
                         return
             self._until, self._sleeper = float("inf"), None
+
+
+def _single(error: BaseException) -> BaseException:
+    """Take an exception out of the groups that task groups have put around it, where it is the only one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _timed_out(job: Job, ending: str, duration: float) -> Outcome:

@@ -453,7 +453,7 @@ class Run:
 
     def _release(self, name: str) -> None:
         """Count *name* off the readers of what it read; what has none left can go."""
-        for upstream in set(self.plan.inputs[name].values()):
+        for upstream in dict.fromkeys(self.plan.inputs[name].values()):
             self._readers[upstream] -= 1
             if self.keep == "leaves" and not self._readers[upstream] and upstream in self._results:
                 self.freed.append(self._results[upstream])

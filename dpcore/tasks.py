@@ -337,7 +337,7 @@ def _name(function: Callable[..., Any], name: object) -> str:
     if name is None:
         name = getattr(function, "__name__", None)
         if name is None or name == "<lambda>":
-            raise TaskDefinitionError(repr(function), "name", name, "given: the function has none of its own")
+            raise TaskDefinitionError(repr(function), "name", None, "given: the function has none of its own")
     if not isinstance(name, str) or not _NAME.match(name) or len(name.encode()) > _LONGEST_NAME:
         raise TaskDefinitionError(
             str(name)[:80], "name", name, f"identifiers joined by . or -, {_LONGEST_NAME} bytes at the most"

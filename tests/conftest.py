@@ -1,0 +1,31 @@
+"""What every test may use: an isolated registry, and no plugin that the machine happens to have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import dpcore
+
+
+@pytest.fixture
+def tasks() -> dpcore.Registry:
+    """A registry of the test's own."""
+    return dpcore.Registry()
+
+
+@pytest.fixture
+def plugins() -> dpcore.Plugins:
+    """The bundle, and nothing that is installed beside it."""
+    return dpcore.Plugins(installed=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take the settings of the machine away from the test."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("DPCORE_") and name != "DPCORE_REQUIRE_SERVICES"]:
+        monkeypatch.delenv(name)
+    yield

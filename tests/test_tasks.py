@@ -1,0 +1,294 @@
+"""Tasks: what may be registered, and what is said when it may not."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pickle
+import sys
+import types
+import warnings
+
+import pytest
+
+import dpcore
+from dpcore.errors import DuplicateTaskError, HintWarning, TaskDefinitionError, TaskNotFoundError, UsedOutsideError
+
+
+def test_a_bare_decorator_registers_and_returns_the_function_itself(tasks):
+    def orders() -> int:
+        return 1
+
+    assert tasks.task(orders) is orders
+    assert list(tasks) == ["orders"]
+    assert tasks["orders"].call is orders
+
+
+def test_a_called_decorator_keeps_every_setting(tasks):
+    @tasks.task
+    def first() -> list[int]:
+        return [1]
+
+    @tasks.task(
+        name="etl.load-all",
+        tags=["etl", "nightly"],
+        dependencies=["later", first],
+        description="loads",
+        max_retries=3,
+        retry_delay=0.5,
+        backoff=2,
+        max_delay=8,
+        jitter=0.1,
+        retry_on=OSError,
+        timeout=2.5,
+        fail_safe=True,
+        stream_output=True,
+        inputs={"rows": first},
+        version="2",
+    )
+    def load(rows):
+        yield from rows
+
+    task = tasks["etl.load-all"]
+    assert task.tags == ("etl", "nightly")
+    assert task.dependencies == ("later", "first")
+    assert (task.description, task.max_retries, task.retry_delay, task.backoff) == ("loads", 3, 0.5, 2)
+    assert (task.max_delay, task.jitter, task.retry_on, task.timeout) == (8, 0.1, (OSError,), 2.5)
+    assert (task.fail_safe, task.stream_output, task.streams, task.version) == (True, True, True, "2")
+    assert task.inputs == {"rows": "first"}
+
+
+def test_the_description_is_the_docstring_by_default(tasks):
+    @tasks.task
+    def documented():
+        """Say what it does."""
+
+    assert tasks["documented"].description == "Say what it does."
+
+
+def plain(rows=None):
+    return rows
+
+
+WRONG = [
+    ("name", {"name": ""}, "identifiers joined by"),
+    ("name", {"name": "a/b"}, "identifiers joined by"),
+    ("name", {"name": "../x"}, "identifiers joined by"),
+    ("name", {"name": "a+"}, "identifiers joined by"),
+    ("name", {"name": "a:b"}, "identifiers joined by"),
+    ("name", {"name": "a b"}, "identifiers joined by"),
+    ("name", {"name": "a\n"}, "identifiers joined by"),
+    ("name", {"name": "1a"}, "identifiers joined by"),
+    ("name", {"name": "é" * 101}, "200 bytes"),
+    ("name", {"name": 5}, "identifiers joined by"),
+    ("tags", {"tags": "etl"}, "a list of words"),
+    ("tags", {"tags": 5}, "a list of words"),
+    ("tags", {"tags": ["a b"]}, "words"),
+    ("tags", {"tags": ["a", "a"]}, "without repetition"),
+    ("dependencies", {"dependencies": "abc"}, "a list of task names or functions"),
+    ("dependencies", {"dependencies": ["a", "a"]}, "without repetition"),
+    ("dependencies", {"dependencies": ["plain"]}, "another task"),
+    ("dependencies", {"dependencies": [5]}, "a task name, or a function that is a task"),
+    ("dependencies", {"dependencies": ["a+"]}, "a task name, or a function that is a task"),
+    ("description", {"description": 5}, "a text"),
+    ("max_retries", {"max_retries": -1}, "a whole number, 0 or more"),
+    ("max_retries", {"max_retries": "3"}, "a whole number, 0 or more"),
+    ("max_retries", {"max_retries": True}, "a whole number, 0 or more"),
+    ("max_retries", {"max_retries": 1.0}, "a whole number, 0 or more"),
+    ("retry_delay", {"retry_delay": -1}, "a number of seconds, 0 or more"),
+    ("retry_delay", {"retry_delay": float("nan")}, "a number of seconds, 0 or more"),
+    ("retry_delay", {"retry_delay": float("inf")}, "a number of seconds, 0 or more"),
+    ("backoff", {"backoff": 0.5}, "a number of at least 1"),
+    ("max_delay", {"max_delay": "1"}, "a number of seconds, 0 or more"),
+    ("jitter", {"jitter": 2}, "a number from 0 to 1"),
+    ("retry_on", {"retry_on": "OSError"}, "an exception class, or a tuple of them"),
+    ("retry_on", {"retry_on": (OSError, 5)}, "an exception class, or a tuple of them"),
+    ("timeout", {"timeout": 0}, "a number of seconds above 0, or None"),
+    ("timeout", {"timeout": -5}, "a number of seconds, 0 or more|above 0"),
+    ("timeout", {"timeout": "x"}, "a number of seconds"),
+    ("fail_safe", {"fail_safe": 1}, "True or False"),
+    ("stream_output", {"stream_output": "yes"}, "True or False"),
+    ("each", {"each": 5}, "a task name, or a function that is a task"),
+    ("each", {"each": "plain"}, "another task"),
+    ("inputs", {"inputs": ["rows"]}, "a mapping from parameter to task"),
+    ("inputs", {"inputs": {"nope": "orders"}}, "parameters of the function: rows"),
+    ("version", {"version": 2}, "a text"),
+]
+
+
+@pytest.mark.parametrize(("argument", "settings", "wanted"), WRONG, ids=lambda value: str(value)[:40])
+def test_an_argument_that_makes_no_sense_is_told_with_the_task_and_nothing_is_registered(
+    tasks, argument, settings, wanted
+):
+    with pytest.raises(TaskDefinitionError) as caught:
+        tasks.task(**settings)(plain)
+    text = str(caught.value)
+    assert f"{argument}=" in text
+    assert any(part in text for part in wanted.split("|")), text
+    assert len(tasks) == 0
+    assert str(pickle.loads(pickle.dumps(caught.value))) == text
+
+
+def test_an_unknown_argument_is_told_with_the_nearest_one(tasks):
+    with pytest.raises(TypeError, match="task\\(\\) takes no 'retries'; did you mean 'max_retries'"):
+        tasks.task(retries=3)(plain)
+
+
+def test_a_function_and_settings_do_not_go_together(tasks):
+    with pytest.raises(TypeError, match="a function and settings do not go together"):
+        tasks.task(plain, tags=["x"])
+
+
+def test_what_is_not_callable_is_no_task(tasks):
+    with pytest.raises(TaskDefinitionError, match="settings are given by keyword"):
+        tasks.task("orders")
+    with pytest.raises(TaskDefinitionError, match="callable"):
+        tasks.task(name="x")(5)
+
+
+def test_a_lambda_needs_a_name(tasks):
+    with pytest.raises(TaskDefinitionError, match="name=None must be given"):
+        tasks.task(lambda: 1)
+    tasks.task(name="one")(lambda: 1)
+    assert tasks["one"].call() == 1
+
+
+def test_a_name_that_is_taken_is_told_with_both_places(tasks):
+    @tasks.task(name="same")
+    def one():
+        pass
+
+    with pytest.raises(DuplicateTaskError) as caught:
+
+        @tasks.task(name="same")
+        def two():
+            pass
+
+    text = str(caught.value)
+    assert "task 'same' is defined twice" in text
+    assert text.count("test_tasks.py:") == 2
+    assert tasks["same"].call is one
+    assert str(pickle.loads(pickle.dumps(caught.value))) == text
+
+
+def test_a_module_that_is_reloaded_defines_its_tasks_again(tasks, tmp_path, monkeypatch):
+    (tmp_path / "reloaded_tasks.py").write_text(
+        "import builtins\nREGISTRY = builtins.dpcore_test_registry\n@REGISTRY.task\ndef again():\n    return 1\n"
+    )
+    monkeypatch.setattr("builtins.dpcore_test_registry", tasks, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("reloaded_tasks")
+    before = tasks["again"].call
+    importlib.reload(module)
+    assert tasks["again"].call is module.again is not before
+    sys.modules.pop("reloaded_tasks")
+
+
+def test_a_cell_of_a_notebook_may_be_run_again(tasks):
+    namespace = {"__name__": "__main__", "task": tasks.task}
+    exec(compile("@task\ndef cell():\n    return 1\n", "<cell 1>", "exec"), namespace)
+    exec(compile("\n\n@task\ndef cell():\n    return 2\n", "<cell 2>", "exec"), namespace)
+    assert tasks["cell"].call() == 2
+
+
+def test_a_function_that_is_no_task_is_no_dependency(tasks):
+    with pytest.raises(UsedOutsideError, match=r"task 'late' depends on the function .*\.plain, which is not a task"):
+
+        @tasks.task(dependencies=[plain])
+        def late():
+            pass
+
+
+def test_a_function_under_two_names_must_be_named(tasks):
+    tasks.task(name="a")(plain)
+    tasks.task(name="b")(plain)
+    with pytest.raises(TaskDefinitionError, match="it is several tasks \\(a, b\\)"):
+
+        @tasks.task(dependencies=[plain])
+        def late():
+            pass
+
+
+def test_an_unknown_task_is_a_key_error_with_the_nearest_name(tasks):
+    tasks.task(name="orders")(plain)
+    assert "ordrs" not in tasks
+    assert tasks.get("ordrs") is None
+    with pytest.raises(TaskNotFoundError) as caught:
+        tasks["ordrs"]
+    assert isinstance(caught.value, KeyError)
+    assert str(caught.value) == "there is no task 'ordrs' (tasks: 'orders'); did you mean 'orders'?"
+
+
+def test_tagged_and_tags_keep_the_order_of_registration(tasks):
+    for name in ["c", "a", "b"]:
+        tasks.task(name=name, tags=["x", name])(functools.partial(plain, name))
+    assert [task.name for task in tasks.tagged("x")] == ["c", "a", "b"]
+    assert tasks.tagged("none") == []
+    assert tasks.tags == ("x", "c", "a", "b")
+
+
+def test_a_removed_task_is_gone_and_may_be_defined_anew(tasks):
+    tasks.task(name="a")(plain)
+    tasks.remove("a")
+    assert len(tasks) == 0
+    tasks.task(name="a")(plain)
+    with pytest.raises(TaskNotFoundError):
+        tasks.remove("b")
+
+
+def test_problems_names_dependencies_that_are_not_there_and_hints_that_do_not_resolve(tasks):
+    @tasks.task(dependencies=["gone"])
+    def bad(a: Nowhere, b: int) -> str:  # noqa: F821
+        return ""
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problems = tasks.problems()
+    assert len(problems) == 2
+    assert "task 'bad' depends on 'gone', but there is no such task" in problems[0]
+    assert "task 'bad'" in problems[1]
+    assert "Nowhere" in problems[1]
+
+
+def test_a_bad_hint_loses_only_itself_with_a_warning_that_names_it(tasks):
+    @tasks.task
+    def bad(a: Nowhere, b: int) -> str:  # noqa: F821
+        return ""
+
+    with pytest.warns(HintWarning, match="task 'bad': .*Nowhere"):
+        schema = tasks["bad"].schema
+    assert schema.parameters["b"].hint is int
+    assert schema.result is str
+
+
+def test_the_default_registry_is_what_task_fills():
+    assert isinstance(dpcore.registry, dpcore.Registry)
+    assert dpcore.task.__self__ is dpcore.registry
+
+
+def fingerprint_of(source: str, **settings) -> str:
+    """Define ``f`` by *source* in a module of its own, with its source where inspect finds it, and return its fingerprint."""
+    import linecache
+
+    name = f"<fingerprint {hash(source)}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    module = types.ModuleType("fingerprinted")
+    exec(compile(source, name, "exec"), module.__dict__)
+    registry = dpcore.Registry()
+    registry.task(**settings)(module.f)
+    return registry["f"].fingerprint
+
+
+def test_a_fingerprint_ignores_layout_comments_docstring_and_settings_that_are_not_the_code():
+    one = fingerprint_of("def f(a=1):\n    return a + 1\n")
+    assert one == fingerprint_of('def f(a=1):\n    """Say."""\n\n    # why\n    return (a +\n        1)\n')
+    assert one == fingerprint_of("def f(a=1):\n    return a + 1\n", max_retries=3, timeout=1, tags=["x"])
+    assert len(one) == 16
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [("def f(a=1):\n    return a + 2\n", {}), ("def f(a=2):\n    return a + 1\n", {}), ("def f(a=1):\n    return a + 1\n", {"version": "2"})],
+)
+def test_a_fingerprint_changes_with_code_defaults_and_version(source, settings):
+    assert fingerprint_of(source, **settings) != fingerprint_of("def f(a=1):\n    return a + 1\n")
