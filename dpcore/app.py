@@ -209,7 +209,7 @@ class App:
         assert self._left is not None
         for runner in list(self._runners.values()):
             runner.cancel("its App was left")
-            with anyio.CancelScope(shield=True):        # what it records needs the store
+            with anyio.CancelScope(shield=True):  # what it records needs the store
                 await runner.ended()
         self.plugins.live("dpcore_stopping", self)
         self._left.set()

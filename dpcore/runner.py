@@ -119,7 +119,7 @@ class Runner:
             while (start := self.run.take()) is not None:
                 self._note_running()
                 outcome = await self._perform(start)
-                self._arrived.append((start, outcome))      # to the list that is current after the wait
+                self._arrived.append((start, outcome))  # to the list that is current after the wait
                 if not self._recording:
                     await self._record(lanes_to_be=1)
         finally:

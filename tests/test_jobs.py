@@ -15,7 +15,28 @@ from dpcore import Items, Job, Outcome, Ref, State
 from dpcore.errors import DpcoreError, FunctionNotFoundError, InvalidIdError, TaskError
 from dpcore.jobs import Function, check_id
 
-BAD_IDS = ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b", "a\n", "a b", ".hidden", "a..b", "a.", "x" * 300, "é" * 101, 5, None, b"x", "\ud800", "-a"]
+BAD_IDS = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/etc",
+    "a\\b",
+    "a\0b",
+    "a\n",
+    "a b",
+    ".hidden",
+    "a..b",
+    "a.",
+    "x" * 300,
+    "é" * 101,
+    5,
+    None,
+    b"x",
+    "\ud800",
+    "-a",
+]
 
 
 @pytest.mark.parametrize("value", BAD_IDS, ids=repr)

@@ -471,7 +471,10 @@ def registry_of(graph: dict[str, list[str]], order: list[str]) -> dpcore.Registr
 def graphs(draw) -> dict[str, list[str]]:
     size = draw(st.integers(1, 12))
     names = [f"t{number}" for number in range(size)]
-    return {name: draw(st.lists(st.sampled_from(names[:at]), unique=True, max_size=3)) if at else [] for at, name in enumerate(names)}
+    return {
+        name: draw(st.lists(st.sampled_from(names[:at]), unique=True, max_size=3)) if at else []
+        for at, name in enumerate(names)
+    }
 
 
 @given(graphs(), st.randoms(use_true_random=False))

@@ -197,7 +197,11 @@ def test_a_fail_safe_task_leaves_a_default_a_none_or_a_skip(tasks):
 
     finish(run, outcome)
     assert run.state is State.SUCCEEDED
-    assert {name for name, out in run.outcomes.items() if out.state is State.SKIPPED} == {"without", "unhinted", "behind"}
+    assert {name for name, out in run.outcomes.items() if out.state is State.SKIPPED} == {
+        "without",
+        "unhinted",
+        "behind",
+    }
     assert run.outcomes["soft"].state is State.FAILED
     assert jobs["with_default"].arguments == {}
     assert jobs["with_none"].arguments == {"soft": None}
@@ -390,8 +394,8 @@ def programs(draw):
                 "count": draw(st.integers(0, 3)),
                 "retries": draw(st.integers(0, 2)),
                 "fail_safe": draw(st.booleans()),
-                "failures": draw(st.integers(0, 3)),        # attempts of each job that fail
-                "fatal": draw(st.booleans()),               # with an error that is not retried
+                "failures": draw(st.integers(0, 3)),  # attempts of each job that fail
+                "fatal": draw(st.booleans()),  # with an error that is not retried
             }
         )
         if tasks[-1]["each"] is not None:
@@ -434,7 +438,7 @@ class Rules:
     def __init__(self, program) -> None:
         self.program = program
         self.ends: dict[int, State] = {}
-        self.jobs: dict[tuple[int, int | None], int] = {}       # attempts by (task, item)
+        self.jobs: dict[tuple[int, int | None], int] = {}  # attempts by (task, item)
         self.items: dict[int, int] = {}
         for at in range(len(program)):
             self.ends[at] = self.end(at)
@@ -493,7 +497,9 @@ def drive(program, run: Run, rng: random.Random, window: int, cancel_at: int | N
             if attempt.attempt <= spec["failures"]:
                 outcome = failed(attempt, KeyError() if spec["fatal"] else ValueError())
             elif run.job(attempt).streams:
-                outcome = Outcome(state=State.SUCCEEDED, result=Items("r1", attempt.task, spec["count"], attempt.attempt))
+                outcome = Outcome(
+                    state=State.SUCCEEDED, result=Items("r1", attempt.task, spec["count"], attempt.attempt)
+                )
             else:
                 outcome = succeeded(run, attempt)
             run.record(attempt, outcome)
@@ -536,9 +542,7 @@ def test_every_task_ends_once_and_exactly_as_the_rules_say(program, seed, window
     attempts = Counter((attempt.task, attempt.index) for attempt in started)
     for (at, item), wanted in rules.jobs.items():
         assert attempts[f"t{at}", item] == wanted
-    failed_hard = any(
-        state is State.FAILED and not program[at]["fail_safe"] for at, state in rules.ends.items()
-    )
+    failed_hard = any(state is State.FAILED and not program[at]["fail_safe"] for at, state in rules.ends.items())
     assert run.state is (State.FAILED if failed_hard else State.SUCCEEDED)
 
 
@@ -559,10 +563,7 @@ def test_no_value_is_freed_before_its_last_reader_has_ended_and_each_only_once(p
     drive(program, run, random.Random(seed), window)
     freed = Counter(result.task for result in run.freed)
     assert all(number == 1 for number in freed.values())
-    wanted = {
-        name for name, outcome in run.outcomes.items()
-        if outcome.state is State.SUCCEEDED and readers[name]
-    }
+    wanted = {name for name, outcome in run.outcomes.items() if outcome.state is State.SUCCEEDED and readers[name]}
     assert set(freed) == wanted
 
 

@@ -288,7 +288,11 @@ def test_a_fingerprint_ignores_layout_comments_docstring_and_settings_that_are_n
 
 @pytest.mark.parametrize(
     ("source", "settings"),
-    [("def f(a=1):\n    return a + 2\n", {}), ("def f(a=2):\n    return a + 1\n", {}), ("def f(a=1):\n    return a + 1\n", {"version": "2"})],
+    [
+        ("def f(a=1):\n    return a + 2\n", {}),
+        ("def f(a=2):\n    return a + 1\n", {}),
+        ("def f(a=1):\n    return a + 1\n", {"version": "2"}),
+    ],
 )
 def test_a_fingerprint_changes_with_code_defaults_and_version(source, settings):
     assert fingerprint_of(source, **settings) != fingerprint_of("def f(a=1):\n    return a + 1\n")
