@@ -592,7 +592,7 @@ class AdapterNotFoundError(DpcoreError, LookupError):
             parts.append(f"these plugins are blocked and might offer it: {', '.join(self.blocked)}")
         if self.extra:
             parts.append(f"it comes with: pip install {self.extra!r}")
-        return "; ".join(parts)
+        return "; ".join(parts).replace("?;", "?")
 
 
 class AdapterImportError(DpcoreError, ImportError):

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, ClassVar, final
 
-from dpcore.errors import ResultNotFoundError, ResultNotStoredError
+from dpcore.errors import DamagedResultError, ResultNotFoundError, ResultNotStoredError
 from dpcore.jobs import Ref, check_id
 from dpcore.ports.adapter import Adapter
 
 __all__ = ("IOManager",)
+
+_TRIES = 100
 
 
 class IOManager(Adapter):
@@ -95,17 +97,19 @@ class IOManager(Adapter):
         Raises :class:`~dpcore.errors.ResultNotFoundError` if there is none, and
         :class:`~dpcore.errors.DamagedResultError` if it is not whole.
         """
-        try:
-            return self.read(_checked(ref))
-        except ResultNotFoundError:
-            raise
-        except (KeyError, FileNotFoundError) as error:
-            # A value may raise KeyError itself while it is read; only an absent one is not found.
-            # And one that was not there a moment ago may be there by now.
-            if self.has(ref):
+        ref = _checked(ref)
+        for _ in range(_TRIES):
+            try:
                 return self.read(ref)
-            known = sorted(found.result_id for found in self.refs(ref.run_id, ref.task))
-            raise ResultNotFoundError(ref, str(self), known) from error
+            except ResultNotFoundError:
+                raise
+            except (KeyError, FileNotFoundError) as error:
+                absent = error
+            if not self.has(ref):
+                known = sorted(found.result_id for found in self.refs(ref.run_id, ref.task))
+                raise ResultNotFoundError(ref, str(self), known) from absent
+            # It is there: somebody has just saved it.  Or it is the value itself that says KeyError, every time.
+        raise DamagedResultError(ref, str(self), f"reading it raises {absent!r}") from absent
 
     @final
     def exists(self, ref: Ref) -> bool:

@@ -18,9 +18,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ("FakeClock", "IOManagerConformance", "RunStoreConformance")
+__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance")
 
-_HOMES = {"FakeClock": "clock", "IOManagerConformance": "io", "RunStoreConformance": "runstore"}
+_HOMES = {
+    "ExecutorConformance": "executor",
+    "FakeClock": "clock",
+    "IOManagerConformance": "io",
+    "RunStoreConformance": "runstore",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 from dpcore.testing.clock import FakeClock as FakeClock
+from dpcore.testing.executor import ExecutorConformance as ExecutorConformance
 from dpcore.testing.io import IOManagerConformance as IOManagerConformance
 from dpcore.testing.runstore import RunStoreConformance as RunStoreConformance
 
-__all__ = ("FakeClock", "IOManagerConformance", "RunStoreConformance")
+__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance")

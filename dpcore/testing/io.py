@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,7 +165,13 @@ class IOManagerConformance(Conformance, suite=True):
         io = self.make(tmp_path)
         if "large arrays" in self.refuses:
             return
-        for value in (1, Array(bytearray(b"a" * 100_000)), Array(bytearray(b"b" * 200_000)), [2], Array(bytearray(70_000))):
+        for value in (
+            1,
+            Array(bytearray(b"a" * 100_000)),
+            Array(bytearray(b"b" * 200_000)),
+            [2],
+            Array(bytearray(70_000)),
+        ):
             io.save(_REF, value)
             assert io.load(_REF) == value
             assert io.list("r1") == [_REF]
@@ -235,7 +242,9 @@ class IOManagerConformance(Conformance, suite=True):
     def test_ids_that_look_alike_are_different(self, tmp_path: Path) -> None:
         """No id is a pattern or a prefix, and no three ids run together."""
         io = self.make(tmp_path)
-        refs = [Ref(run, task, item) for run in ("r", "r_", "rx") for task in ("t", "t.t") for item in ("1", "1-1", "11")]
+        refs = [
+            Ref(run, task, item) for run in ("r", "r_", "rx") for task in ("t", "t.t") for item in ("1", "1-1", "11")
+        ]
         refs += [Ref("r", "t", "t.1"), Ref("r", "t.t", "t")]
         for number, ref in enumerate(refs):
             io.save(ref, number)
@@ -373,10 +382,8 @@ class IOManagerConformance(Conformance, suite=True):
         io = self.make(tmp_path)
 
         def read() -> None:
-            try:
+            with suppress(ResultNotFoundError):
                 self._assert_whole(io.load(_REF))
-            except ResultNotFoundError:
-                pass
 
         with _Threads() as threads:
             threads.until_done(lambda: io.clear("r1"))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from dpcore.errors import ResultNotFoundError
 from dpcore.jobs import Ref
-from dpcore.ports import IOManager
+from dpcore.ports import IOManager, RunStore
+from dpcore.ports.runstore import EXISTING, Document, Fence
 
-__all__ = ("compare_io",)
+__all__ = ("compare_io", "compare_store")
+
+T = TypeVar("T")
 
 # The same histories every time: a red suite is red for everybody.
 _SETTINGS = settings(derandomize=True, deadline=None, database=None, stateful_step_count=30)
@@ -38,7 +43,7 @@ def compare_io(make: Callable[[Path], IOManager], tmp_path: Path, examples: int)
         def make(self) -> IOManager:
             return make(Path(tempfile.mkdtemp(dir=tmp_path)))
 
-    run_state_machine_as_test(History, settings=settings(_SETTINGS, max_examples=examples))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(History, settings=settings(_SETTINGS, max_examples=examples))
 
 
 class _IOHistory(RuleBasedStateMachine):
@@ -88,3 +93,92 @@ class _IOHistory(RuleBasedStateMachine):
         assert self.io.runs() == runs
         for run in runs:
             assert self.io.list(run) == sorted(ref for ref in self.model if ref.run_id == run)
+
+
+# ---------------------------------------------------------------- run stores
+
+_KEYS = st.sampled_from(["run/a", "run/a_", "run/ab", "document/a", "x"])
+_EXPECTED = st.sampled_from([None, None, 0, 1, 2, EXISTING])
+_FENCES = st.none() | st.builds(Fence, _KEYS, st.integers(0, 2))
+_BYTES = st.binary(max_size=4)
+
+
+def compare_store(make: Callable[[Path], RunStore], tmp_path: Path, examples: int) -> None:
+    """Assert that the store holds what a dictionary would, whatever is done to it."""
+    with start_blocking_portal() as portal:
+
+        class History(_StoreHistory):
+            def make(self) -> RunStore:
+                return make(Path(tempfile.mkdtemp(dir=tmp_path)))
+
+            def wait(self, work: Callable[..., Awaitable[T]], *arguments: Any, **named: Any) -> T:
+                return portal.call(partial(work, *arguments, **named))
+
+        run_state_machine_as_test(History, settings=settings(_SETTINGS, max_examples=examples))
+
+
+class _StoreHistory(RuleBasedStateMachine):
+    def make(self) -> RunStore:
+        raise NotImplementedError
+
+    def wait(self, work: Callable[..., Awaitable[T]], *arguments: Any, **named: Any) -> T:
+        raise NotImplementedError
+
+    @initialize()
+    def begin(self) -> None:
+        self.store = self.make()
+        self.wait(self.store.__aenter__)
+        self.model: dict[str, Document] = {}
+
+    @rule(
+        key=_KEYS,
+        value=st.none() | _BYTES,
+        entries=st.lists(_BYTES, max_size=3),
+        expected=_EXPECTED,
+        fence=_FENCES,
+    )
+    def commit(
+        self, key: str, value: bytes | None, entries: list[bytes], expected: int | None, fence: Fence | None
+    ) -> None:
+        old = self.model.get(key, Document(b"", 0))
+        refused = (
+            (value is None and not old.version)
+            or (expected == EXISTING and not old.version)
+            or (expected not in (None, EXISTING, old.version))
+            or (fence is not None and fence.version != self.model.get(fence.key, Document(b"", 0)).version)
+        )
+        if not refused:
+            written = value is not None
+            self.model[key] = Document(
+                value if value is not None else old.value, old.version + written, [*old.entries, *entries]
+            )
+        found = self.wait(self.store.commit, key, value=value, entries=entries, expected=expected, fence=fence)
+        assert found == (None if refused else self.model[key].version)
+
+    @rule(key=_KEYS)
+    def drop(self, key: str) -> None:
+        assert self.wait(self.store.drop, key) == (self.model.pop(key, None) is not None)
+
+    @rule(
+        prefix=st.sampled_from(["", "run/", "run/a", "run/a_", "document/", "y"]), limit=st.none() | st.integers(0, 3)
+    )
+    def scan(self, prefix: str, limit: int | None) -> None:
+        newest = [
+            (key, Document(d.value, d.version)) for key, d in reversed(self.model.items()) if key.startswith(prefix)
+        ]
+        assert self.wait(self.store.scan, prefix, limit) == newest[:limit]
+
+    @rule()
+    def reopen(self) -> None:
+        self.wait(self.store.__aexit__, None, None, None)
+        self.wait(self.store.__aenter__)
+
+    @invariant()
+    def all_is_there(self) -> None:
+        for key, document in self.model.items():
+            assert self.wait(self.store.fetch, key, entries=True) == document
+            assert self.wait(self.store.fetch, key) == Document(document.value, document.version)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.wait(self.store.__aexit__, None, None, None)

@@ -19,7 +19,8 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_SH, flock
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from stat import S_ISREG
@@ -67,11 +68,18 @@ class FilesystemIO(IOManager):
         """Write the files beside, then rename; return the path of the ``.pkl``."""
         pickled, buffers = _pickled(ref, value)
         folder = self._folder(ref)
-        for _ in range(_TRIES):
-            try:
-                return self._commit(folder, ref.result_id, pickled, buffers)
-            except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody clears the run
-                self._make(folder)
+        try:
+            return self._commit(folder, ref.result_id, pickled, buffers)
+        except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody cleared the run
+            return self._commit_anew(folder, ref.result_id, pickled, buffers)
+
+    def _commit_anew(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
+        os.makedirs(self._root, exist_ok=True)
+        with _locked(self._root, LOCK_SH):  # nobody clears it before there is something in it
+            for _ in range(_TRIES):  # but its last result may be removed, and the folder with it
+                with suppress(FileNotFoundError):
+                    self._make(folder)
+                    return self._commit(folder, result_id, pickled, buffers)
         raise FileNotFoundError(f"{folder} is removed as fast as it is made")
 
     def _commit(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
@@ -98,7 +106,8 @@ class FilesystemIO(IOManager):
                     os.unlink(torso)
             raise
         if self.sync:
-            _sync_folder(folder)
+            with suppress(FileNotFoundError):  # cleared already
+                _sync_folder(folder)
         if replaced is not None:
             with suppress(OSError):
                 os.unlink(f"{folder}/{replaced}")
@@ -173,7 +182,8 @@ class FilesystemIO(IOManager):
         """Rename the run's folder, then remove it: a writer sees the run whole or not at all."""
         doomed = f"{self._root}/.{os.urandom(6).hex()}.cleared"
         try:
-            os.rename(f"{self._root}/{run_id}", doomed)
+            with _locked(self._root, LOCK_EX):
+                os.rename(f"{self._root}/{run_id}", doomed)
         except (FileNotFoundError, NotADirectoryError):
             return 0
         count = sum(1 for task in _folders(doomed) for _ in _results(f"{doomed}/{task}"))
@@ -209,13 +219,19 @@ def _pickled(ref: Ref, value: Any) -> tuple[bytes, list[memoryview]]:
         if not hasattr(sys.modules["__main__"], "__file__") and b"__main__" in pickled:
             return _dumped(_by_value(), value)  # of a prompt or a notebook, which no other process can import
         return pickled, buffers
-    except Exception as first:  # noqa: BLE001  (whatever a value's own pickling raises)
+    except Exception as error:  # noqa: BLE001  (whatever a value's own pickling raises)
+        cause = error
+    try:
         try:
             return _dumped(_by_value(), value)  # it may hold what has no name: a closure, a lambda, a local class
         except Exception as error:  # noqa: BLE001
-            where, cause = _culprit(value, error)
-            problem = f"its type is {_named(type(value))}, and {where}: {_words(cause)}"
-            raise ResultNotStoredError(ref, problem) from first
+            words = _words(error)
+        # Not raised inside of that handler: cloudpickle's frames hold the value's buffers, and views of them
+        # that the garbage collector finds in a circle with their exception crash CPython 3.11.
+        problem = f"its type is {_named(type(value))}, and {_culprit(value, words)}"
+        raise ResultNotStoredError(ref, problem) from cause
+    finally:
+        del cause
 
 
 def _dumped(dumps: Callable[..., bytes], value: Any) -> tuple[bytes, list[memoryview]]:
@@ -228,7 +244,13 @@ def _dumped(dumps: Callable[..., bytes], value: Any) -> tuple[bytes, list[memory
         buffers.append(buffer.raw())
         return False
 
-    return dumps(value, protocol=5, buffer_callback=stays), buffers
+    try:
+        return dumps(value, protocol=5, buffer_callback=stays), buffers
+    except BaseException:
+        # The traceback holds this frame, and so would hold them.
+        for buffer in buffers:
+            buffer.release()
+        raise
 
 
 def _by_value() -> Callable[..., bytes]:
@@ -302,19 +324,19 @@ class _Part(NamedTuple):
     value: Any
 
 
-def _culprit(value: Any, error: Exception, deepest: int = 8) -> tuple[str, Exception]:
+def _culprit(value: Any, words: str, deepest: int = 8) -> str:
     """Follow what does not pickle down to the attribute or item that is the cause."""
     where = "value"
     for _ in range(deepest):
         for part in _parts(value):
             try:
                 _dumped(_by_value(), part.value)
-            except Exception as inner:  # noqa: BLE001
-                where, value, error = where + part.where, part.value, inner
+            except Exception as error:  # noqa: BLE001
+                where, value, words = where + part.where, part.value, _words(error)
                 break
         else:
             break
-    return where, error
+    return f"{where}: {words}"
 
 
 def _parts(value: Any) -> Iterator[_Part]:
@@ -357,6 +379,17 @@ def _write_all(file: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]
+
+
+@contextmanager
+def _locked(path: str, how: int) -> Iterator[None]:
+    """Hold a lock on a folder; the system lets go of it when the process dies."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        flock(folder, how)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _sync_folder(path: str) -> None:

@@ -61,6 +61,8 @@ class SqliteRunStore(RunStore):
         return f"sqlite:{self.path}"
 
     async def __aenter__(self) -> Self:
+        if self._connection is not None:
+            raise StoreError(str(self), "it is open already; enter it once, or make another one of the same path")
         self._turn, self._threads = anyio.Lock(), anyio.CapacityLimiter(1)
         self._writing, self._written = False, anyio.Event()
         try:
@@ -110,6 +112,9 @@ class SqliteRunStore(RunStore):
         try:
             async with self._turn:
                 await self._in_thread(self._write_waiting)
+        except StoreError as error:  # not one of them could have been written: nobody shall wait in vain once more
+            for commit in _taken(self._waiting):
+                commit.error, commit.done = StoreError(*error.args), True
         finally:
             self._written.set()
             self._writing, self._written = False, anyio.Event()

@@ -1,0 +1,237 @@
+"""The run stores that ship, under their suite, and what is special to each."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dpcore.errors import StoreError
+from dpcore.ports.runstore import Document
+from dpcore.testing import RunStoreConformance
+from dpcore_plugins.runstores import sqlite
+from dpcore_plugins.runstores.memory import MemoryRunStore
+from dpcore_plugins.runstores.sqlite import SqliteRunStore
+
+
+class TestMemoryRunStore(RunStoreConformance):
+    def make(self, tmp_path):
+        return MemoryRunStore()
+
+
+class TestSqliteRunStore(RunStoreConformance):
+    def make(self, tmp_path):
+        return SqliteRunStore(path=tmp_path / "runs.db")
+
+
+class TestSqliteRunStoreWithSync(RunStoreConformance):
+    kills = 5
+    examples = 10
+
+    def make(self, tmp_path):
+        return SqliteRunStore(path=tmp_path / "runs.db", sync=True)
+
+
+# ---------------------------------------------------------------- SQLite
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.db"
+
+
+async def use(path):
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"x")
+
+
+async def test_nothing_is_made_before_it_is_entered(tmp_path, monkeypatch):
+    store = SqliteRunStore(path=tmp_path / "a/b/runs.db")
+    assert list(tmp_path.iterdir()) == []
+    async with store:
+        assert store.path.exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert SqliteRunStore().path == tmp_path / ".dpcore/runs.db"
+    assert SqliteRunStore(path="~/runs.db").path == Path("/home/somebody/runs.db")
+
+
+@pytest.mark.parametrize("content", [b"x", b"name,age\nAda,36\n", b"\0" * 5000, b"SQLite format 2\0" * 300])
+async def test_a_file_that_is_no_database_is_left_as_it_is(path, content):
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="the file is not a database; move it away"):
+        await use(path)
+    assert path.read_bytes() == content
+    assert [file.name for file in path.parent.iterdir()] == ["runs.db"]
+
+
+async def test_a_database_of_another_program_is_left_as_it_is(path):
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE document (name)")
+        other.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="it is a database of another program"):
+        await use(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["runs.db"]
+
+
+async def test_a_database_of_a_newer_dpcore_is_left_as_it_is(path):
+    await use(path)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"a newer dpcore wrote it \(version 99, this one knows 1\); upgrade"):
+        await use(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_version_that_is_still_in_the_log_is_seen_too(path):
+    await use(path)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+        with pytest.raises(StoreError, match="version 99"):
+            await use(path)
+
+
+async def test_an_empty_file_becomes_a_database(path):
+    path.touch()
+    await use(path)
+    assert path.read_bytes().startswith(b"SQLite format 3")
+
+
+async def test_a_corrupt_database_is_an_error_that_says_what_to_do(path):
+    async with SqliteRunStore(path=path) as store:
+        for number in range(50):
+            await store.commit(f"k{number}", value=b"x" * 500)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"malformed; move the file away, or restore a copy"):
+        async with SqliteRunStore(path=path) as store:
+            await store.scan("")
+    assert path.read_bytes() == before
+
+
+async def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_system(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match=r"Not a directory.*; choose another path") as error:
+        await use(tmp_path / "file" / "folder" / "runs.db")
+    assert isinstance(error.value.__cause__, NotADirectoryError)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="Is a directory"):
+        await use(tmp_path / "folder")
+
+
+async def test_entering_twice_at_once_is_an_error(path):
+    async with SqliteRunStore(path=path) as store:
+        with pytest.raises(StoreError, match="open already"):
+            await store.__aenter__()
+        assert await store.commit("k", value=b"") == 1
+
+
+async def test_a_full_disk_loses_nothing_that_was_committed(tiny_disk):
+    async with SqliteRunStore(path=tiny_disk / "runs.db") as store:
+        await store.commit("k", value=b"old", entries=[b"x"])
+        with pytest.raises(StoreError, match=r"database or disk is full"):
+            await store.commit("k", value=b"new", entries=[b"y" * 3_000_000])
+        assert await store.fetch("k", entries=True) == Document(b"old", 1, [b"x"])
+    async with SqliteRunStore(path=tiny_disk / "runs.db") as store:
+        assert await store.commit("k", entries=[b"z"]) == 1
+
+
+async def test_a_commit_that_fails_fails_alone(path):
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"")
+        answers = {}
+
+        async def commit(name, entry):
+            try:
+                answers[name] = await store.commit("k", entries=[b"first", entry])
+            except StoreError as error:
+                answers[name] = error
+
+        async with anyio.create_task_group() as tasks:
+            for name, entry in (("before", b"1"), ("wrong", object()), ("after", b"2")):
+                tasks.start_soon(commit, name, entry)
+        assert isinstance(answers.pop("wrong"), StoreError)
+        assert answers == {"before": 1, "after": 1}
+        found = await store.fetch("k", entries=True)
+        assert sorted(found.entries) == [b"1", b"2", b"first", b"first"]
+
+
+async def test_it_waits_for_another_process_and_can_be_cancelled_meanwhile(path):
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with anyio.move_on_after(0.25) as scope:
+                await store.commit("k", entries=[b"cancelled"])
+            assert scope.cancelled_caught
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(store.commit, "k", entries=[b"patient"]))
+                await anyio.wait_all_tasks_blocked()
+                other.execute("COMMIT")
+        assert (await store.fetch("k", entries=True)).entries == [b"patient"]
+
+
+async def test_a_lock_that_is_never_given_up_is_an_error_for_all_that_wait(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "_TRIES", 2)
+    errors = []
+
+    async def commit():
+        with pytest.raises(StoreError, match=r"another process has kept it locked for 0\.2 s") as error:
+            await store.commit("k", entries=[b"x"])
+        errors.append(error)
+
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(commit)
+            other.execute("COMMIT")
+        assert len(errors) == 20
+        assert await store.fetch("k", entries=True) == Document(b"", 1)
+
+
+def test_a_task_that_asyncio_cancels_itself_leaves_the_store_in_order(path):
+    """anyio's shields do not hold against Task.cancel(): the thread goes on alone."""
+
+    async def work():
+        async with SqliteRunStore(path=path) as store:
+            await store.commit("k", value=b"")
+            for turn in range(50):
+                tasks = [asyncio.create_task(store.commit("k", entries=[b"%d" % turn, b"-"])) for _ in range(3)]
+                for _ in range(turn % 8):
+                    await asyncio.sleep(0)
+                tasks[turn % 3].cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                assert [task.cancelled() for task in tasks].count(True) <= 1
+                assert await store.commit("k") == 1
+            found = await store.fetch("k", entries=True)
+            assert set(found.entries[1::2]) == {b"-"}
+            assert all(found.entries.count(b"%d" % turn) in (2, 3) for turn in range(50))
+
+    asyncio.run(work())
+
+
+async def test_twenty_thousand_entries_in_batches_are_quick(path):
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"")
+        began = time.perf_counter()
+        for _ in range(100):
+            await store.commit("k", entries=[b"x" * 150] * 200)
+        assert time.perf_counter() - began < 5  # a hope is 0.2: this is only the order of magnitude
