@@ -23,7 +23,7 @@ from dpcore.worker import current_job
 
 __all__ = ("ExecutorConformance",)
 
-_PATIENCE = 30.0            # seconds after which something that should happen is said never to
+_PATIENCE = 30.0  # seconds after which something that should happen is said never to
 
 
 class FolderIO(IOManager):
@@ -395,7 +395,9 @@ class ExecutorConformance(Conformance, suite=True):
         async with self.make(tmp_path) as executor, anyio.create_task_group() as group:
             for number in range(executor.slots):
                 arguments = {"folder": str(tmp_path), "name": str(number), "others": executor.slots}
-                group.start_soon(self.must_succeed, executor, self.job(tmp_path, meet, f"t{number}", arguments=arguments))
+                group.start_soon(
+                    self.must_succeed, executor, self.job(tmp_path, meet, f"t{number}", arguments=arguments)
+                )
 
     async def test_no_more_jobs_run_at_once_than_slots(self, tmp_path: Path) -> None:
         """However many it is given, up to its window."""
@@ -426,7 +428,9 @@ class ExecutorConformance(Conformance, suite=True):
                     number = numbers.pop()
                     await self.must_succeed(
                         executor,
-                        self.job(tmp_path, mark, f"m{number}", arguments={"folder": str(tmp_path), "name": str(number)}),
+                        self.job(
+                            tmp_path, mark, f"m{number}", arguments={"folder": str(tmp_path), "name": str(number)}
+                        ),
                     )
                     outcome = await self.do(executor, self.job(tmp_path, add, f"t{number}", arguments={"a": number}))
                     if self.loaded(tmp_path, outcome) != number + 10 or outcome.result != Ref("r1", f"t{number}", "1"):
@@ -477,7 +481,7 @@ class ExecutorConformance(Conformance, suite=True):
         """Where the window is larger than the slots; the jobs that run are left alone."""
         async with self.make(tmp_path) as executor:
             if executor.window == executor.slots:
-                return                          # it is never given a job that it does not start
+                return  # it is never given a job that it does not start
             async with anyio.create_task_group() as group:
                 for number in range(executor.slots):
                     arguments = {"folder": str(tmp_path), "name": f"b{number}"}
@@ -521,7 +525,7 @@ class ExecutorConformance(Conformance, suite=True):
         """The process that ran it is gone, its job has failed, and the next one runs."""
         async with self.make(tmp_path) as executor:
             if "isolates" not in executor.capabilities:
-                return                          # that it runs in this process is proven above
+                return  # that it runs in this process is proven above
             outcome = await self.do(executor, self.job(tmp_path, die))
             assert outcome.state is State.FAILED
             assert outcome.error is not None
@@ -555,7 +559,9 @@ class ExecutorConformance(Conformance, suite=True):
         """Compared with what the functions give by themselves, in any order and number at once."""
         kinds = st.sampled_from(["value", "async", "stream", "async stream", "fail", "async fail"])
 
-        @settings(max_examples=self.examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+        @settings(
+            max_examples=self.examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+        )
         @given(jobs=st.lists(st.tuples(kinds, st.integers(0, 3)), max_size=12), at_once=st.integers(1, 4))
         def mixture(jobs: list[tuple[str, int]], at_once: int) -> None:
             anyio.run(self._mixture, tmp_path, jobs, at_once, backend=self.backends[0])
@@ -595,5 +601,5 @@ _EXPECTED: dict[str, Callable[[int], tuple[Callable[..., Any], dict[str, Any], b
 async def _seen(file: Path) -> None:
     """Wait until a file is there."""
     with anyio.fail_after(_PATIENCE):
-        while not file.exists():
+        while not file.exists():  # noqa: ASYNC110, ASYNC240  (another process makes it, and nothing tells us)
             await anyio.sleep(0.001)

@@ -8,5 +8,9 @@ __all__ = ()
 
 # So that a promise that is broken shows the values, as in a test module.
 pytest.register_assert_rewrite(
-    "dpcore.testing.suite", "dpcore.testing.io", "dpcore.testing.executor", "dpcore.testing.runstore", "dpcore.testing.machines"
+    "dpcore.testing.suite",
+    "dpcore.testing.io",
+    "dpcore.testing.executor",
+    "dpcore.testing.runstore",
+    "dpcore.testing.machines",
 )
