@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 
 import pytest
 
@@ -22,10 +22,7 @@ def plugins() -> dpcore.Plugins:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the settings of the machine away from the test."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("DPCORE_") and name != "DPCORE_REQUIRE_SERVICES"]:
         monkeypatch.delenv(name)
-    yield

@@ -439,14 +439,13 @@ async def test_leaving_the_app_cancels_what_still_runs(tasks, quick):
         await anyio.sleep_forever()
 
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            async with quick as app:
+        async with anyio.create_task_group() as group, quick as app:
 
-                async def run() -> None:
-                    states.append((await app.run(check=False)).state)
+            async def run() -> None:
+                states.append((await app.run(check=False)).state)
 
-                group.start_soon(run)
-                await started.wait()
+            group.start_soon(run)
+            await started.wait()
     assert states == [State.CANCELLED]
 
 

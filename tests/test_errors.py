@@ -30,14 +30,18 @@ EXAMPLES = [
     (
         errors.UsedOutsideError("t", "m.f"),
         ValueError,
-        "task 't' depends on the function m.f, which is not a task of the same registry; decorate it with @task first, "
-        "or name the dependency by its task name",
+        (
+            "task 't' depends on the function m.f, which is not a task of the same registry; decorate it with @task first, "
+            "or name the dependency by its task name"
+        ),
     ),
     (
         errors.PlanningError("cannot plan", [errors.CycleError(["a", "a"]), errors.GivenTaskError("b")]),
         ValueError,
-        "cannot plan:\n  - tasks wait for each other: a -> a; drop one of these dependencies\n"
-        "  - task 'b' is selected, but params= gives its result, so it would not run; drop one of the two",
+        (
+            "cannot plan:\n  - tasks wait for each other: a -> a; drop one of these dependencies\n"
+            "  - task 'b' is selected, but params= gives its result, so it would not run; drop one of the two"
+        ),
     ),
     (
         errors.SelectionError("tag:x", "no task has the tag 'x'", ["tag:y"]),
@@ -52,14 +56,18 @@ EXAMPLES = [
     (
         errors.MissingInputError("t", "dya", None, ["day"]),
         ValueError,
-        "task 't' needs 'dya', which is no task, has no default and is not given; did you mean 'day'? name a task that "
-        "makes it (inputs={'dya': ...}), or give it with params={'dya': ...} (--param dya=...)",
+        (
+            "task 't' needs 'dya', which is no task, has no default and is not given; did you mean 'day'? name a task that "
+            "makes it (inputs={'dya': ...}), or give it with params={'dya': ...} (--param dya=...)"
+        ),
     ),
     (
         errors.MissingInputError("t", "up", "up"),
         ValueError,
-        "task 't' needs 'up', the result of 'up', which is not selected; select it too (include_upstream=True), "
-        "take it from an earlier run (from_run=...), or give it (params={'up': ...})",
+        (
+            "task 't' needs 'up', the result of 'up', which is not selected; select it too (include_upstream=True), "
+            "take it from an earlier run (from_run=...), or give it (params={'up': ...})"
+        ),
     ),
     (
         errors.MissingInputError("t", "up", "up", (), "run 'r' cannot give it: it failed in it"),
@@ -79,8 +87,10 @@ EXAMPLES = [
     (
         errors.UnreadStreamError("t", "days"),
         ValueError,
-        "task 't' is mapped over each item of 'days', but no parameter receives an item; name one with "
-        "inputs={'...': 'days'}",
+        (
+            "task 't' is mapped over each item of 'days', but no parameter receives an item; name one with "
+            "inputs={'...': 'days'}"
+        ),
     ),
     (
         errors.GivenTaskError("t"),
@@ -95,8 +105,10 @@ EXAMPLES = [
     (
         errors.NotSharedError("multiprocess", "memory"),
         ValueError,
-        "executor multiprocess runs tasks in other processes, which cannot reach what the I/O manager memory keeps in "
-        "this one; choose one that they share, such as io='filesystem:PATH'",
+        (
+            "executor multiprocess runs tasks in other processes, which cannot reach what the I/O manager memory keeps in "
+            "this one; choose one that they share, such as io='filesystem:PATH'"
+        ),
     ),
     (errors.TaskError("t", "x.Bad", "no"), RuntimeError, "task 't' raised x.Bad: no"),
     (
@@ -114,8 +126,10 @@ EXAMPLES = [
     (
         errors.RunningLoopError(),
         RuntimeError,
-        "run() cannot be called where an event loop is running (a notebook, a coroutine); write instead:\n"
-        "    async with dpcore.App() as app:\n        result = await app.run()",
+        (
+            "run() cannot be called where an event loop is running (a notebook, a coroutine); write instead:\n"
+            "    async with dpcore.App() as app:\n        result = await app.run()"
+        ),
     ),
     (
         errors.NoCurrentJobError(),
@@ -164,21 +178,27 @@ EXAMPLES = [
     (
         errors.AdapterNotFoundError("executor", "thread", ["threads"], ["b: no module"], "dpcore[x]", ["c"]),
         LookupError,
-        "no plugin offers the executor 'thread' (there are: 'threads'); did you mean 'threads'? these plugins are "
-        "broken and might offer it: b: no module; these plugins are blocked and might offer it: c; "
-        "it comes with: pip install 'dpcore[x]'",
+        (
+            "no plugin offers the executor 'thread' (there are: 'threads'); did you mean 'threads'? these plugins are "
+            "broken and might offer it: b: no module; these plugins are blocked and might offer it: c; "
+            "it comes with: pip install 'dpcore[x]'"
+        ),
     ),
     (
         errors.AdapterImportError("broker", "redis", "dpcore", "No module named 'redis'", "dpcore[redis]"),
         ImportError,
-        "the broker 'redis' of dpcore cannot be imported: No module named 'redis'; what it needs comes with: "
-        "pip install 'dpcore[redis]'",
+        (
+            "the broker 'redis' of dpcore cannot be imported: No module named 'redis'; what it needs comes with: "
+            "pip install 'dpcore[redis]'"
+        ),
     ),
     (
         errors.ConflictError("broker", "redis", ["a", "b"]),
         LookupError,
-        "the broker 'redis' is offered by a and by b; say which is meant with redis@a or redis@b, "
-        "or block one of the plugins",
+        (
+            "the broker 'redis' is offered by a and by b; say which is meant with redis@a or redis@b, "
+            "or block one of the plugins"
+        ),
     ),
     (
         errors.SettingError("executor 'threads'", "slot", "is unknown", ["slots"]),

@@ -27,9 +27,8 @@ from stat import S_ISREG
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
+from dpcore import IOManager, Ref
 from dpcore.errors import DamagedResultError, InvalidIdError, ResultNotStoredError
-from dpcore.jobs import Ref, check_id
-from dpcore.ports import IOManager
 
 __all__ = ("FilesystemIO",)
 
@@ -434,6 +433,6 @@ def _is_whole_file(path: str | os.DirEntry[str]) -> bool:
 
 def _is_id(name: str) -> bool:
     try:
-        return bool(check_id(name, "name"))
+        return bool(Ref("run", "task", name).check())
     except InvalidIdError:
         return False

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Any, NoReturn
 
-from dpcore.jobs import Ref
-from dpcore.ports import IOManager
+from dpcore import IOManager, Ref
 
 __all__ = ("MemoryIO",)
 

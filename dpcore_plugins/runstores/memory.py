@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from dpcore import EXISTING, Document, Fence, RunStore
 from dpcore.errors import StoreError
-from dpcore.ports import RunStore
-from dpcore.ports.runstore import EXISTING, Document, Fence
 
 __all__ = ("MemoryRunStore",)
 

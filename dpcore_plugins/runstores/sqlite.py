@@ -19,9 +19,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import anyio
 from anyio import to_thread
 
+from dpcore import EXISTING, Document, Fence, RunStore
 from dpcore.errors import StoreError
-from dpcore.ports import RunStore
-from dpcore.ports.runstore import EXISTING, Document, Fence
 
 __all__ = ("SqliteRunStore",)
 

@@ -1,0 +1,90 @@
+"""What import-linter cannot see of the floors: public names only, no imports for types only, none inside functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dpcore
+import dpcore.errors
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted([*ROOT.glob("dpcore/**/*.py"), *ROOT.glob("dpcore_plugins/**/*.py")])
+ADAPTERS = sorted(ROOT.glob("dpcore_plugins/*/*.py"))
+
+# Where a heavy dependency may be loaded on first use: whole floors, and single imports with their reasons in the code.
+DEFERRING = ("dpcore_plugins/", "dpcore/cli/", "dpcore/testing/", "dpcore/hints.py")
+DEFERRED = {
+    ("dpcore/jobs.py", "cloudpickle"),
+    ("dpcore/config.py", "tomllib"),
+    ("dpcore/plugins.py", "importlib_metadata"),
+}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(found: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of each import below *found*; of a relative one with its dots, of a whole module with ``""``."""
+    for one in ast.walk(found):
+        if isinstance(one, ast.Import):
+            yield from ((alias.name, "") for alias in one.names)
+        elif isinstance(one, ast.ImportFrom):
+            yield from (("." * one.level + (one.module or ""), alias.name) for alias in one.names)
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=name)
+def test_an_adapter_imports_what_an_outsider_may(path: Path) -> None:
+    public = {"dpcore": dpcore.__all__, "dpcore.errors": dpcore.errors.__all__}
+    for module, imports in imported(tree(path)):
+        if module.partition(".")[0] in ("", "dpcore", "dpcore_plugins"):
+            assert imports in public.get(module, ()), f"from {module} import {imports}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_nothing_is_imported_for_type_checkers_only(path: Path) -> None:
+    names = {
+        one.id if isinstance(one, ast.Name) else one.attr
+        for one in ast.walk(tree(path))
+        if isinstance(one, ast.Name | ast.Attribute)
+    }
+    assert "TYPE_CHECKING" not in names
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if not name(path).startswith(DEFERRING)], ids=name)
+def test_a_function_imports_nothing(path: Path) -> None:
+    functions = [
+        one for one in ast.walk(tree(path)) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    ]
+    late = {(name(path), module) for function in functions for module, _ in imported(function)}
+    assert late <= DEFERRED
+
+
+def test_every_exception_is_still_needed() -> None:
+    late = {
+        (name(path), module)
+        for path in MODULES
+        for one in ast.walk(tree(path))
+        if isinstance(one, ast.FunctionDef)
+        for module, _ in imported(one)
+    }
+    assert late >= DEFERRED
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_no_module_is_named_like_a_public_function(path: Path) -> None:
+    if path.stem != "__init__" and path.parent == ROOT / "dpcore":
+        assert not callable(getattr(dpcore, path.stem, None))
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(MODULES) > 20
+    assert len(ADAPTERS) > 6
