@@ -132,7 +132,13 @@ class FilesystemIO(IOManager):
         return json.dumps(spans).encode()
 
     def _make(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            if os.path.isfile(folder):
+                raise
+            # It was there when it should be made, and was gone when it was looked at.
+            raise FileNotFoundError(*error.args) from error
         if self.sync:
             run = os.path.dirname(folder)
             for made in (run, os.path.dirname(run), os.path.dirname(os.path.dirname(run))):
