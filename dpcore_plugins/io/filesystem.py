@@ -9,7 +9,7 @@ Loading a pickle runs what it says: the folder must be as trusted as the code.
 """
 
 # A path object costs more than the system call that it is made for.
-# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH116, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH113, PTH116, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 

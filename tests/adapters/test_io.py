@@ -326,7 +326,7 @@ def test_a_file_in_the_place_of_a_folder_is_said_at_once(io):
         io.save(REF, 1)
     (io.path / "r2").mkdir()
     (io.path / "r2" / "total").write_text("in the way")
-    with pytest.raises(ResultNotStoredError, match="Not a directory|File exists"):
+    with pytest.raises(ResultNotStoredError, match=r"Not a directory|File exists"):
         io.save(Ref("r2", "total", "1"), 1)
 
 
