@@ -214,7 +214,7 @@ class RunStoreConformance(Conformance, suite=True):
             assert history.changes == [_change("a")]
 
     async def test_a_run_that_is_not_there_is_named_and_the_latest_are_listed(self, tmp_path: Path) -> None:
-        """get and append raise RunNotFoundError and make nothing."""
+        """Whether asked for or appended to, it is a RunNotFoundError, and nothing is made."""
         async with self.make(tmp_path) as store:
             await store.begin(RunRecord(run_id="known"))
             asks = (store.get("knwon"), store.append("knwon", [_change("a")]))

@@ -19,7 +19,7 @@ from typing import IO, Any, ClassVar
 from dpcore.jobs import Function
 from dpcore.ports import Adapter
 
-__all__ = ("Conformance", "Writers", "leftovers", "serve")
+__all__ = ("Conformance", "Writers", "leftovers", "moments", "serve")
 
 
 class Conformance:

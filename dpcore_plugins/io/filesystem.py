@@ -9,7 +9,7 @@ Loading a pickle runs what it says: the folder must be as trusted as the code.
 """
 
 # A path object costs more than the system call that it is made for.
-# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH116, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH113, PTH116, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -131,7 +131,13 @@ class FilesystemIO(IOManager):
         return json.dumps(spans).encode()
 
     def _make(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            if os.path.isfile(folder):
+                raise
+            # It was there when it should be made, and was gone when it was looked at.
+            raise FileNotFoundError(*error.args) from error
         if self.sync:
             run = os.path.dirname(folder)
             for made in (run, os.path.dirname(run), os.path.dirname(os.path.dirname(run))):

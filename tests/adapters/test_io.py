@@ -319,6 +319,17 @@ def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_system(tmp_pat
     assert io.runs() == []
 
 
+def test_a_file_in_the_place_of_a_folder_is_said_at_once(io):
+    io.path.mkdir()
+    (io.path / "r1").write_text("in the way")
+    with pytest.raises(ResultNotStoredError, match="Not a directory"):
+        io.save(REF, 1)
+    (io.path / "r2").mkdir()
+    (io.path / "r2" / "total").write_text("in the way")
+    with pytest.raises(ResultNotStoredError, match=r"Not a directory|File exists"):
+        io.save(Ref("r2", "total", "1"), 1)
+
+
 @pytest.mark.parametrize("value", [b"x" * 3_000_000, Array(bytearray(3_000_000))], ids=["pickle", "buffers"])
 def test_a_full_disk_keeps_the_old_value_and_leaves_no_torso(tiny_disk, value):
     io = FilesystemIO(path=tiny_disk / "runs")

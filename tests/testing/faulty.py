@@ -1,0 +1,284 @@
+"""Adapters that break one promise each, under the suite that must notice; test_suites.py runs this file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import tempfile
+from pathlib import Path
+
+from anyio.lowlevel import checkpoint
+
+from dpcore.jobs import Ref
+from dpcore.ports.runstore import Document
+from dpcore.testing import IOManagerConformance, RunStoreConformance
+from dpcore_plugins.io.filesystem import FilesystemIO
+from dpcore_plugins.io.memory import MemoryIO
+from dpcore_plugins.runstores.memory import MemoryRunStore
+from dpcore_plugins.runstores.sqlite import SqliteRunStore
+
+# ---------------------------------------------------------------- I/O managers
+
+
+class WritesInPlace(FilesystemIO):
+    def write(self, ref, value):
+        path = self.path / ref.run_id / ref.task / f"{ref.result_id}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            pickle.dump(value, file, protocol=5)
+        return str(path)
+
+
+class ListsEveryRun(MemoryIO):
+    def refs(self, run_id, task):
+        return super().refs(None, task)
+
+
+class RemembersTheFirst(MemoryIO):
+    def write(self, ref, value):
+        return "memory" if self.has(ref) else super().write(ref, value)
+
+
+class DeletesTheTask(MemoryIO):
+    def remove(self, ref):
+        there = self.has(ref)
+        for beside in list(self.refs(ref.run_id, ref.task)):
+            super().remove(beside)
+        return there
+
+
+class ClearsByPrefix(MemoryIO):
+    def remove_run(self, run_id):
+        return sum(super(ClearsByPrefix, self).remove_run(run) for run in self.run_ids() if run.startswith(run_id))
+
+
+class SaysItCopies(MemoryIO):
+    capabilities = frozenset({"copies"})
+
+
+class SaysItIsShared(FilesystemIO):
+    def __init__(self):
+        super().__init__(path=tempfile.mkdtemp())
+
+
+class LeavesFilesOpen(FilesystemIO):
+    def read(self, ref):
+        os.dup(1)
+        return super().read(ref)
+
+
+class StoresWhatIsPrinted(FilesystemIO):
+    def write(self, ref, value):
+        try:
+            pickle.dumps(value)
+        except Exception:  # noqa: BLE001
+            value = repr(value)
+        return super().write(ref, value)
+
+
+class MixesUpTasks(MemoryIO):
+    def write(self, ref, value):
+        return super().write(Ref(ref.run_id, ref.task.split(".")[0], ref.result_id), value)
+
+
+class TestWritesInPlace(IOManagerConformance):
+    def make(self, tmp_path):
+        return WritesInPlace(path=tmp_path / "runs")
+
+
+class TestListsEveryRun(IOManagerConformance):
+    def make(self, tmp_path):
+        return ListsEveryRun()
+
+
+class TestRemembersTheFirst(IOManagerConformance):
+    def make(self, tmp_path):
+        return RemembersTheFirst()
+
+
+class TestDeletesTheTask(IOManagerConformance):
+    def make(self, tmp_path):
+        return DeletesTheTask()
+
+
+class TestClearsByPrefix(IOManagerConformance):
+    def make(self, tmp_path):
+        return ClearsByPrefix()
+
+
+class TestSaysItCopies(IOManagerConformance):
+    def make(self, tmp_path):
+        return SaysItCopies()
+
+
+class TestSaysItIsShared(IOManagerConformance):
+    kills = 1
+
+    def make(self, tmp_path):
+        return SaysItIsShared()
+
+
+class TestLeavesFilesOpen(IOManagerConformance):
+    kills = 1
+
+    def make(self, tmp_path):
+        return LeavesFilesOpen(path=tmp_path / "runs")
+
+
+class TestStoresWhatIsPrinted(IOManagerConformance):
+    kills = 1
+
+    def make(self, tmp_path):
+        return StoresWhatIsPrinted(path=tmp_path / "runs")
+
+
+class TestMixesUpTasks(IOManagerConformance):
+    def make(self, tmp_path):
+        return MixesUpTasks()
+
+
+# ---------------------------------------------------------------- run stores
+
+
+class IgnoresExpected(MemoryRunStore):
+    async def commit(self, key, *, expected=None, **rest):
+        return await super().commit(key, **rest)
+
+
+class IgnoresTheFence(MemoryRunStore):
+    async def commit(self, key, *, fence=None, **rest):
+        return await super().commit(key, **rest)
+
+
+class LosesTheSeventhEntry(MemoryRunStore):
+    count = 0
+
+    async def commit(self, key, *, entries=(), **rest):
+        kept = []
+        for entry in entries:
+            self.count += 1
+            kept += [entry] * (self.count % 7 != 0)
+        return await super().commit(key, entries=kept, **rest)
+
+
+class WritesEntriesOneByOne(MemoryRunStore):
+    async def commit(self, key, *, entries=(), **rest):
+        version = await super().commit(key, **rest)
+        for entry in entries if version else ():
+            await checkpoint()
+            await super().commit(key, entries=[entry])
+        return version
+
+
+class WritesEntriesOneByOneToDisk(SqliteRunStore):
+    async def commit(self, key, *, entries=(), **rest):
+        version = await super().commit(key, **rest)
+        for entry in entries if version else ():
+            await super().commit(key, entries=[entry])
+        return version
+
+
+class LooksThenWrites(MemoryRunStore):
+    async def commit(self, key, *, value=None, expected=None, **rest):
+        found = await self.fetch(key)
+        if expected is not None and expected >= 0 and expected != (found.version if found else 0):
+            return None
+        await checkpoint()
+        return await super().commit(key, value=value, **rest)
+
+
+class TakesUnderscoresForAnything(MemoryRunStore):
+    async def scan(self, prefix, limit=None):
+        pattern = re.compile(re.escape(prefix).replace("_", "."))
+        return [(key, found) for key, found in await super().scan("") if pattern.match(key)][:limit]
+
+
+class ScansFromTheFirst(MemoryRunStore):
+    async def scan(self, prefix, limit=None):
+        return (await super().scan(prefix))[::-1][:limit]
+
+
+class DropsTheValueOnly(MemoryRunStore):
+    def __init__(self):
+        super().__init__()
+        self.left = {}
+
+    async def drop(self, key):
+        found = await self.fetch(key, entries=True)
+        self.left[key] = found.entries if found else self.left.get(key, [])
+        return await super().drop(key)
+
+    async def fetch(self, key, *, entries=False):
+        found = await super().fetch(key, entries=entries)
+        if found is None or not entries:
+            return found
+        return Document(found.value, found.version, [*self.left.get(key, ()), *found.entries])
+
+
+class SaysItIsDurable(MemoryRunStore):
+    capabilities = frozenset({"durable"})
+
+
+class WorksWhenClosed(MemoryRunStore):
+    async def __aexit__(self, *_):
+        pass
+
+
+class TestIgnoresExpected(RunStoreConformance):
+    def make(self, tmp_path):
+        return IgnoresExpected()
+
+
+class TestIgnoresTheFence(RunStoreConformance):
+    def make(self, tmp_path):
+        return IgnoresTheFence()
+
+
+class TestLosesTheSeventhEntry(RunStoreConformance):
+    def make(self, tmp_path):
+        return LosesTheSeventhEntry()
+
+
+class TestWritesEntriesOneByOne(RunStoreConformance):
+    def make(self, tmp_path):
+        return WritesEntriesOneByOne()
+
+
+class TestWritesEntriesOneByOneToDisk(RunStoreConformance):
+    examples = 3
+
+    def make(self, tmp_path: Path):
+        return WritesEntriesOneByOneToDisk(path=tmp_path / "runs.db")
+
+
+class TestLooksThenWrites(RunStoreConformance):
+    def make(self, tmp_path):
+        return LooksThenWrites()
+
+
+class TestTakesUnderscoresForAnything(RunStoreConformance):
+    def make(self, tmp_path):
+        return TakesUnderscoresForAnything()
+
+
+class TestScansFromTheFirst(RunStoreConformance):
+    def make(self, tmp_path):
+        return ScansFromTheFirst()
+
+
+class TestDropsTheValueOnly(RunStoreConformance):
+    def make(self, tmp_path):
+        return DropsTheValueOnly()
+
+
+class TestSaysItIsDurable(RunStoreConformance):
+    kills = 1
+
+    def make(self, tmp_path):
+        return SaysItIsDurable()
+
+
+class TestWorksWhenClosed(RunStoreConformance):
+    def make(self, tmp_path):
+        return WorksWhenClosed()
