@@ -7,7 +7,8 @@ Needs ``pip install 'dpcore[examples]'``.  Run all of it, or a part of it::
     dpcore run examples/flights.py --param month=2 --param out=february
     dpcore run examples/flights.py +by_carrier
 
-The tables of the report are written as CSV into the folder ``flights-report``.
+The tables of the report are written as CSV into the folder ``flights-report``; its text is also the value of
+the task ``report``.
 
 Prints::
 
@@ -214,8 +215,10 @@ def report(tables: dict[str, pd.DataFrame], top: int = 3) -> str:
         worst = tables[table].nlargest(top, "dep_delay")
         latest = [f"{name} ({delay:.1f})" for name, delay in zip(worst[subject], worst["dep_delay"], strict=True)]
         lines.append(f"{table.removeprefix('by_'):>8}  {', '.join(latest)}")
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    print(text)
+    return text
 
 
 if __name__ == "__main__":
-    print(run()["report"])
+    run()

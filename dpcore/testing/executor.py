@@ -23,8 +23,6 @@ from dpcore.worker import current_job
 
 __all__ = ("ExecutorConformance",)
 
-_PATIENCE = 30.0  # seconds after which something that should happen is said never to
-
 
 class FolderIO(IOManager):
     """Results as files that every process of the machine reads: the least that a suite needs."""
@@ -169,19 +167,19 @@ def die() -> None:
     os._exit(7)
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE
+def _until(condition: Callable[[], bool], patience: float) -> None:
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("it never happened")
         time.sleep(0.001)
 
 
-def wait_for(folder: str, name: str) -> None:
+def wait_for(folder: str, name: str, patience: float = 60) -> None:
     """Say that it begins, wait for the file *go*, and say that it ends."""
     place = Path(folder)
     (place / f"{name}.begun").touch()
-    _until((place / "go").exists)
+    _until((place / "go").exists, patience)
     (place / f"{name}.ended").touch()
 
 
@@ -195,11 +193,11 @@ async def wait_for_async(folder: str, name: str) -> None:
         (place / f"{name}.stopped").touch()
 
 
-def meet(folder: str, name: str, others: int) -> None:
+def meet(folder: str, name: str, others: int, patience: float) -> None:
     """Wait until so many are here at once."""
     place = Path(folder)
     (place / f"{name}.here").touch()
-    _until(lambda: len([*place.glob("*.here")]) >= others)
+    _until(lambda: len([*place.glob("*.here")]) >= others, patience)
 
 
 def crowd(folder: str, name: str) -> int:
@@ -231,6 +229,8 @@ class ExecutorConformance(Conformance, suite=True):
     """
 
     backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
+    patience: ClassVar[float] = 30.0
+    """Seconds after which something that should happen is said never to."""
     examples: ClassVar[int] = 20
     """How many random mixtures of jobs are compared with what they must give."""
 
@@ -262,7 +262,7 @@ class ExecutorConformance(Conformance, suite=True):
     async def do(self, executor: Executor, job: Job) -> Outcome:
         """Have a job done, within bounds."""
         line = Recorder()
-        with anyio.fail_after(_PATIENCE):
+        with anyio.fail_after(self.patience):
             outcome = await executor.run(job, line)
         line.ended = True
         assert line.times <= 1, "line.started() was called more than once"
@@ -293,7 +293,7 @@ class ExecutorConformance(Conformance, suite=True):
                 assert self.loaded(tmp_path, outcome) == 11
                 assert outcome.result == job.ref == Ref("r1", call.__name__, "3")
                 assert outcome.attempt == 3
-                assert 0 <= outcome.duration < _PATIENCE
+                assert 0 <= outcome.duration < self.patience
                 assert outcome.error is None
 
     async def test_inputs_are_loaded_where_the_job_runs(self, tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ class ExecutorConformance(Conformance, suite=True):
         async with self.make(tmp_path) as executor:
             for call, arguments in ((add, {"a": 1}), (add_async, {"a": 1}), (fail, {"kind": "value"})):
                 line = Recorder()
-                with anyio.fail_after(_PATIENCE):
+                with anyio.fail_after(self.patience):
                     await executor.run(self.job(tmp_path, call, arguments=arguments), line)
                 assert line.times == 1
 
@@ -394,7 +394,12 @@ class ExecutorConformance(Conformance, suite=True):
         """They can wait for each other."""
         async with self.make(tmp_path) as executor, anyio.create_task_group() as group:
             for number in range(executor.slots):
-                arguments = {"folder": str(tmp_path), "name": str(number), "others": executor.slots}
+                arguments = {
+                    "folder": str(tmp_path),
+                    "name": str(number),
+                    "others": executor.slots,
+                    "patience": self.patience,
+                }
                 group.start_soon(
                     self.must_succeed, executor, self.job(tmp_path, meet, f"t{number}", arguments=arguments)
                 )
@@ -442,6 +447,12 @@ class ExecutorConformance(Conformance, suite=True):
             assert wrong == []
             assert [(tmp_path / f"{number}.ran").read_text() for number in range(100)] == ["x"] * 100
 
+    async def seen(self, file: Path) -> None:
+        """Wait until a file is there."""
+        with anyio.fail_after(self.patience):
+            while not await anyio.Path(file).exists():  # noqa: ASYNC110  (another process makes it)
+                await anyio.sleep(0.001)
+
     async def must_succeed(self, executor: Executor, job: Job) -> None:
         """Do a job that must go well."""
         outcome = await self.do(executor, job)
@@ -474,7 +485,7 @@ class ExecutorConformance(Conformance, suite=True):
                 await self.must_succeed(executor, self.job(tmp_path, add, "after", arguments={"a": 1}))
                 assert not (tmp_path / "a.ended").exists()
             else:
-                await _seen(tmp_path / "a.ended")
+                await self.seen(tmp_path / "a.ended")
                 await self.must_succeed(executor, self.job(tmp_path, add, "after", arguments={"a": 1}))
 
     async def test_a_job_that_is_cancelled_before_it_starts_never_runs(self, tmp_path: Path) -> None:
@@ -489,7 +500,7 @@ class ExecutorConformance(Conformance, suite=True):
                         self.must_succeed, executor, self.job(tmp_path, wait_for, f"b{number}", arguments=arguments)
                     )
                 for number in range(executor.slots):
-                    await _seen(tmp_path / f"b{number}.begun")
+                    await self.seen(tmp_path / f"b{number}.begun")
                 waiting = Recorder()
                 with anyio.move_on_after(0.05) as scope:
                     arguments = {"folder": str(tmp_path), "name": "late"}
@@ -502,10 +513,10 @@ class ExecutorConformance(Conformance, suite=True):
 
     async def cancelled(self, executor: Executor, job: Job, begun: Path) -> None:
         """Give a job, wait until it has begun, and cancel it."""
-        with anyio.fail_after(_PATIENCE):
+        with anyio.fail_after(self.patience):
             async with anyio.create_task_group() as group:
                 group.start_soon(executor.run, job, Recorder())
-                await _seen(begun)
+                await self.seen(begun)
                 group.cancel_scope.cancel()
 
     # ---------------------------------------------------------------- capabilities
@@ -549,7 +560,7 @@ class ExecutorConformance(Conformance, suite=True):
 
     async def test_leaving_it_unused_is_no_trouble(self, tmp_path: Path) -> None:
         """It may be entered and left without a job."""
-        with anyio.fail_after(_PATIENCE):
+        with anyio.fail_after(self.patience):
             async with self.make(tmp_path):
                 pass
 
@@ -596,10 +607,3 @@ _EXPECTED: dict[str, Callable[[int], tuple[Callable[..., Any], dict[str, Any], b
     "fail": lambda n: (fail, {"kind": "value"}, False, None),  # noqa: ARG005
     "async fail": lambda n: (fail_async, {"kind": "value"}, False, None),  # noqa: ARG005
 }
-
-
-async def _seen(file: Path) -> None:
-    """Wait until a file is there."""
-    with anyio.fail_after(_PATIENCE):
-        while not file.exists():  # noqa: ASYNC110, ASYNC240  (another process makes it, and nothing tells us)
-            await anyio.sleep(0.001)

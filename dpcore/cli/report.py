@@ -1,0 +1,182 @@
+"""What a person sees of a run: a line for each task as it ends, and how it all went.
+
+It is a plugin like any other, which observes the run, and it prints plain lines, so
+that they look the same in a terminal and in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
+
+from dpcore.app import Result
+from dpcore.cli.text import counted, seconds
+from dpcore.errors import listed
+from dpcore.jobs import Outcome, State
+from dpcore.plans import Plan
+from dpcore.runs import Run
+from dpcore.tasks import Task
+
+__all__ = ("Report", "error_of", "reserved_stdout", "result_as_data")
+
+_FAILED = (State.FAILED, State.TIMED_OUT)
+_WIDEST = 40
+_MOST = 20  # skipped tasks that are listed one by one
+
+
+class Report:
+    """Prints a run to *out* as it goes; *shown* names where its tasks come from.
+
+    A reader who has gone away, as with ``| head``, does not disturb the run.
+    """
+
+    def __init__(self, out: TextIO, shown: str) -> None:
+        self.out, self.shown = out, shown
+        self._width = 0
+
+    def say(self, line: str = "") -> None:
+        """Print a line, and have it seen at once."""
+        try:
+            print(line, file=self.out, flush=True)
+        except BrokenPipeError:
+            self.out = _nowhere(self.out)
+
+    def dpcore_run_changed(self, run: Run, new: State) -> None:
+        """Say which run begins."""
+        if new is State.RUNNING:
+            self._width = min(_WIDEST, max(map(len, run.plan.order)))
+            self.say(f"run {run.run_id}: {counted(len(run.plan), 'task')} of {self.shown}")
+            for line in left_out(run.plan):
+                self.say(line)
+
+    def dpcore_task_changed(self, task: Task, attempt: int, new: State, outcome: Outcome | None) -> None:
+        """Say how an attempt ended; what never began is told at the end."""
+        if outcome is None or new is State.SKIPPED or (new is State.CANCELLED and not outcome.attempt):
+            return
+        line = f"{_word(new):9}  {task.name:{self._width}}  {seconds(outcome.duration)}"
+        if new is State.RETRYING:
+            line += f"  (attempt {attempt} of {task.max_retries + 1} failed: {error_of(outcome)})"
+        elif outcome.attempt > 1:
+            line += f"  (attempt {outcome.attempt})"
+        self.say(line)
+
+    def end(self, result: Result) -> None:
+        """Say what failed, what did not run because of that, and how it all went."""
+        for name, outcome in result.outcomes.items():
+            if outcome.state in _FAILED:
+                fail_safe = " (fail-safe)" if result.plan.tasks[name].fail_safe else ""
+                self.say(f"\n{name} {_word(outcome.state)}{fail_safe}:")
+                self.say(_indented(outcome.traceback.rstrip() or error_of(outcome) or outcome.reason))
+            for index, error in outcome.failed_items:
+                self.say(f"\n{name}, item {index} failed and was left out:")
+                self.say(_indented(f"{type(error).__name__}: {error}"))
+        skipped = [(name, one.reason) for name, one in result.outcomes.items() if one.state is State.SKIPPED]
+        if skipped:
+            self.say()
+        for name, reason in skipped[:_MOST]:
+            self.say(f"skipped  {name}, because {reason}")
+        if len(skipped) > _MOST:
+            self.say(f"skipped  {counted(len(skipped) - _MOST, 'more task')}")
+        self.say(_last_line(result))
+
+
+def _last_line(result: Result) -> str:
+    counts = Counter(outcome.state for outcome in result.outcomes.values())
+    total = counted(len(result.outcomes), "task")
+    if counts[State.SUCCEEDED] == len(result.outcomes):
+        how = total
+    else:
+        rest = [f"{number:,} {_word(state)}" for state, number in counts.items() if state is not State.SUCCEEDED]
+        how = ", ".join([f"{counts[State.SUCCEEDED]:,} of {total} succeeded", *rest])
+    why = f" ({result.reason})" if result.reason else ""
+    return f"{result.state}{why}: {how} in {seconds(result.duration)}, run {result.run_id}"
+
+
+def left_out(plan: Plan) -> list[str]:
+    """Say which dependencies outside the selection nobody waits for, one line for each task that has some."""
+    found: dict[str, list[str]] = {}
+    for task, dependency in plan.left_out:
+        found.setdefault(task, []).append(dependency)
+    return [
+        f"left out: {task} does not wait for {listed(names)}, which {'are' if len(names) > 1 else 'is'} not selected"
+        for task, names in found.items()
+    ]
+
+
+def error_of(outcome: Outcome) -> str:
+    """Say in one line what a task raised; empty if it raised nothing."""
+    if outcome.error is None:
+        return ""
+    try:
+        text = str(outcome.error)
+    except Exception:  # noqa: BLE001  (an exception whose __str__ fails has failed all the same)
+        text = "its __str__ fails"
+    first = (text.strip().splitlines() or [""])[0]
+    return f"{type(outcome.error).__name__}: {first}" if first else type(outcome.error).__name__
+
+
+def result_as_data(result: Result) -> dict[str, Any]:
+    """Return how a run went, in JSON's types."""
+    return {
+        "run_id": result.run_id,
+        "state": str(result.state),
+        "reason": result.reason or None,
+        "duration": round(result.duration, 6),
+        "tasks": {
+            name: {
+                "state": str(outcome.state),
+                "duration": round(outcome.duration, 6),
+                "attempts": outcome.attempt,
+                "error": error_of(outcome) or None,
+                "reason": outcome.reason or None,
+                "where": outcome.where or None,
+            }
+            for name, outcome in result.outcomes.items()
+        },
+    }
+
+
+def _word(state: State) -> str:
+    return state.replace("_", " ")
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+
+
+# ---------------------------------------------------------------- stdout
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[TextIO]:
+    """Keep stdout for what is written to the value of this ``with`` block.
+
+    Whatever else prints, the user's file, a task, a program that a task calls, prints
+    to stderr.
+    """
+    stdout = sys.stdout
+    stdout.flush()
+    with redirect_stdout(sys.stderr):
+        if sys.__stdout__ is None or stdout is not sys.__stdout__:  # a caller has put something else in its place
+            yield stdout
+            return
+        copy = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            with open(copy, "w", encoding=sys.__stdout__.encoding, errors=sys.__stdout__.errors, closefd=False) as out:
+                yield out
+        finally:
+            os.dup2(copy, 1)
+            os.close(copy)
+
+
+def _nowhere(stream: TextIO) -> TextIO:
+    """Have what *stream* still holds, and all that comes, go nowhere: nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return stream

@@ -1,0 +1,109 @@
+"""``dpcore run``: run the tasks of a file or a module."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+import anyio
+import click
+
+from dpcore.app import App, Result
+from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
+from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
+from dpcore.cli.report import Report, reserved_stdout, result_as_data
+from dpcore.cli.runs import selected
+from dpcore.cli.selection import Selection, selection_options
+from dpcore.cli.source import load
+from dpcore.errors import RunNotFoundError
+from dpcore.jobs import State
+from dpcore.runs import Run
+
+__all__ = ("run",)
+
+_CODES = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: CANCELLED}
+
+
+@click.command()
+@selection_options("Give a run parameter; its text is converted by the type hint.")
+@adapter_options(*DEFAULTS)
+@click.option("--fail-fast", is_flag=True, help="Cancel everything else when a task fails.")
+@click.option(
+    "--keep", type=click.Choice(["all", "leaves"]), default="all", help="Keep all results, or those nobody reads."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr.")
+@plugin_option()
+@click.pass_context
+def run(ctx: click.Context, /, target: str, plugin: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Run the tasks of a file or a module.
+
+    Without a SELECTION every task is run.  A selection is a task's name, +name (what it
+    waits for too), name+ (what waits for it too), or tag:word.
+
+    \b
+    Examples:
+      dpcore run orders.py
+      dpcore run orders.py +total --param day=2026-11-22
+      dpcore run shop.orders --tag nightly --executor threads?slots=4 --json
+    """
+    adapters = {kind: given.pop(kind) for kind in DEFAULTS}
+    options = {name: given.pop(name) for name in ("fail_fast", "keep")}
+    with Interrupts() as interrupts, _output(as_json) as out:
+        project = Project.read(plugin)
+        choices: dict[str, Any] = {kind: project.choose(kind, option) for kind, option in adapters.items()}
+        project.check(choices)
+        source = load(target)
+        app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
+        report = Report(sys.stderr if as_json else out, source.shown)
+        project.plugins.register(report, "report")
+        result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
+        report.end(result)
+        if as_json:
+            click.echo(json.dumps(result_as_data(result), indent=2), file=out)
+        still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
+        await_threads(still_running, cancelled=bool(interrupts.reason))
+    ctx.exit(_CODES[result.state])
+
+
+@contextmanager
+def _output(as_json: bool) -> Iterator[TextIO]:
+    if as_json:
+        with reserved_stdout() as out:
+            yield out
+    else:
+        yield sys.stdout
+
+
+async def _driven(app: App, interrupts: Interrupts, selection: Selection, options: dict[str, Any]) -> Result:
+    cancelling = _Cancelling(app)
+    with app.plugins.temporary(cancelling, "interrupts"), interrupts.calling(cancelling.cancel):
+        async with app:
+            arguments = selection.arguments
+            if selection.from_run is not None:
+                arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
+            return await app.run(*selection.selection, **arguments, **options, check=False)
+
+
+class _Cancelling:
+    """Cancels the run of *app*, or, if it has not begun, as soon as it has, so that this is recorded."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._run_id = self._reason = ""
+
+    def dpcore_run_changed(self, run: Run, new: State) -> None:
+        """Learn the id of the run."""
+        if new is State.RUNNING:
+            self._run_id = run.run_id
+            if self._reason:
+                self.cancel(self._reason)
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the run."""
+        self._reason = reason
+        if self._run_id:
+            with suppress(RunNotFoundError):  # it has just ended
+                self._app.cancel(self._run_id, reason)

@@ -1,0 +1,200 @@
+"""``dpcore runs``: the runs that were recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import click
+import msgspec
+
+from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
+from dpcore.cli.refusal import Refusal
+from dpcore.cli.text import counted, local_time, seconds, table
+from dpcore.config import Level
+from dpcore.errors import InvalidIdError, RunNotFoundError, listed
+from dpcore.ports.runstore import RunHistory, RunRecord, RunStore, TaskChange
+
+__all__ = ("runs", "selected")
+
+T = TypeVar("T")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@adapter_options("store")
+@plugin_option()
+@click.pass_context
+def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugin: tuple[str, ...]) -> None:
+    """List the runs that were recorded, newest first.
+
+    \b
+    Examples:
+      dpcore runs --limit 5
+      dpcore runs show latest
+    """
+    if ctx.invoked_subcommand is None:
+        histories = _asked(store, plugin, lambda store: _latest(store, limit)) or []
+        if as_json:
+            click.echo(json.dumps([_as_data(history) for history in histories], indent=2))
+        elif histories:
+            click.echo("\n".join(table([_HEAD, *map(_row, histories)])))
+        else:
+            click.echo("no runs were recorded here yet")
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@adapter_options("store")
+@plugin_option()
+@click.pass_context
+def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plugin: tuple[str, ...]) -> None:
+    """Show what is recorded of one run: its id, the beginning of it, or "latest".
+
+    \b
+    Examples:
+      dpcore runs show latest
+      dpcore runs show 20261122-0300 --json
+    """
+    store = store or (ctx.parent.params["store"] if ctx.parent is not None else None)
+    history = _asked(store, plugin, lambda store: selected(store, run_id))
+    if history is None:
+        raise Refusal(f"there is no run {run_id!r}: no runs were recorded here yet")
+    if as_json:
+        click.echo(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
+    else:
+        click.echo("\n".join([*_described(history), "", *_tasks_shown(history)]))
+
+
+async def selected(store: RunStore, name: str) -> RunHistory:
+    """Return the run of that id, the one whose id begins so, or the latest one for "latest".
+
+    Raises :class:`~dpcore.errors.RunNotFoundError` when there is none, and
+    :class:`Refusal` when there are several.
+    """
+    try:
+        return await store.get(name)
+    except (RunNotFoundError, InvalidIdError):
+        ids = [record.run_id for record in await store.list(1 if name == "latest" else None)]
+    found = ids if name == "latest" else [run_id for run_id in ids if name and run_id.startswith(name)]
+    if not found:
+        raise RunNotFoundError(name, str(store), ids)
+    if len(found) > 1:
+        raise Refusal(f"several runs begin with {name!r}: {listed(found, 5)}; write more of the one that is meant")
+    return await store.get(found[0])
+
+
+async def _latest(store: RunStore, limit: int) -> list[RunHistory]:
+    return [
+        RunHistory(record, []) if record.ended is not None else await store.get(record.run_id)
+        for record in await store.list(limit)
+    ]
+
+
+def _asked(
+    option: str | None, plugin: tuple[str, ...], question: Callable[[RunStore], Coroutine[Any, Any, T]]
+) -> T | None:
+    """Ask the run store; None if it is the default one and nothing was ever recorded."""
+    project = Project.read(plugin)
+    choice = project.choose("store", option)
+    project.check({"store": choice})
+    if choice.level is Level.DEFAULT and not Path(DEFAULTS["store"].partition(":")[2]).exists():
+        return None  # to look is no reason to make it
+
+    async def ask() -> T:
+        async with project.plugins.make("store", choice, project.config) as store:
+            return await question(store)
+
+    return anyio.run(ask)
+
+
+# ---------------------------------------------------------------- as text
+
+_HEAD = ("state", "tasks", "began", "duration", "run")
+
+
+def _row(history: RunHistory) -> tuple[str, ...]:
+    record = history.record
+    took = seconds(record.ended - record.began) if record.ended is not None else "-"
+    done = f"{_done(history):,}/{record.tasks:,}"
+    return (str(record.state), done, local_time(record.began), took, record.run_id)
+
+
+def _done(history: RunHistory) -> int:
+    """Return how many tasks have succeeded."""
+    if history.record.ended is not None:
+        return history.record.counts.get("succeeded", 0)
+    return sum(change.state == "succeeded" for change in history.tasks.values())
+
+
+def _described(history: RunHistory) -> list[str]:
+    record = history.record
+    rows = [
+        ("run", record.run_id),
+        ("state", f"{record.state} ({record.reason})" if record.reason else str(record.state)),
+        ("tasks", f"{_done(history):,} of {record.tasks:,} succeeded"),
+        ("began", local_time(record.began)),
+        ("duration", "-" if record.ended is None else seconds(record.ended - record.began)),
+        ("source", record.source),
+        ("selected", _selection(record)),
+        ("params", _pairs(record.params)),
+        ("metadata", _pairs(record.metadata)),
+        ("plan", f"{record.plan_id} (fingerprint {record.fingerprint})" if record.plan_id else ""),
+        *record.settings.items(),
+    ]
+    return table([(name, value) for name, value in rows if value])
+
+
+def _selection(record: RunRecord) -> str:
+    given = {name: value for name, value in record.selection.items() if value}
+    return ", ".join(f"{name} {' '.join(v) if isinstance(v, list) else v}" for name, v in given.items()) or "every task"
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _tasks_shown(history: RunHistory) -> list[str]:
+    rows = [("state", "attempts", "duration", "task", "error"), *map(_task_row, history.tasks.values())]
+    unbegun = history.record.tasks - len(history.tasks)
+    rest = [f"and {counted(unbegun, 'task')} that had not begun"] if unbegun > 0 else []
+    return [*table(rows), *rest]
+
+
+def _task_row(change: TaskChange) -> tuple[str, ...]:
+    error = (change.error or change.reason).strip().splitlines() or [""]
+    took = seconds(change.duration) if change.duration else "-"
+    return (change.state.replace("_", " "), str(change.attempt), took, change.task, error[0])
+
+
+# ---------------------------------------------------------------- as JSON
+
+
+def _as_data(history: RunHistory) -> dict[str, Any]:
+    record = history.record
+    fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "carried"}
+    data: dict[str, Any] = msgspec.to_builtins(fields)
+    return {**data, "done": _done(history)}
+
+
+def _tasks_as_data(history: RunHistory) -> dict[str, Any]:
+    return {
+        name: {
+            "state": str(change.state),
+            "attempts": change.attempt,
+            "duration": change.duration,
+            "at": change.at,
+            "error": change.error or None,
+            "reason": change.reason or None,
+            "result": change.result,
+            "count": change.count,
+            "worker": change.worker or None,
+            "traceback": change.traceback or None,
+        }
+        for name, change in history.tasks.items()
+    }
