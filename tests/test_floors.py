@@ -79,12 +79,6 @@ def test_every_exception_is_still_needed() -> None:
     assert late >= DEFERRED
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_no_module_is_named_like_a_public_function(path: Path) -> None:
-    if path.stem != "__init__" and path.parent == ROOT / "dpcore":
-        assert not callable(getattr(dpcore, path.stem, None))
-
-
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 20
     assert len(ADAPTERS) > 6
