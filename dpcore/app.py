@@ -306,6 +306,10 @@ class App:
 
         Raises :class:`~dpcore.errors.PlanningError` before anything has run.
         """
+        if params is not None and not isinstance(params, Mapping):
+            raise TypeError(f"params={params!r} must be a mapping from parameter to value")
+        if keep not in ("all", "leaves"):
+            raise ValueError(f"keep={keep!r} must be 'all' or 'leaves'")
         arguments = {
             "tags": _listed(tags),
             "root_tasks": _listed(root_tasks),

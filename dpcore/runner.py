@@ -84,17 +84,18 @@ class Runner:
                 try:
                     await self._ended.wait()
                 except BaseException:
-                    if not self._ended.is_set():
-                        self.cancel("the program was interrupted")
+                    self.cancel("the program was interrupted")
                     raise
         except BaseExceptionGroup as error:
             raise _single(error) from None
 
     def cancel(self, reason: str) -> None:
-        """Cancel the run: start nothing more, and stop what runs."""
+        """Cancel the run: start nothing more, and stop what runs; nothing happens once every task has ended."""
+        if self.run.ended or self._ended.is_set():
+            return
         self.run.cancel(reason)
         self._stop_jobs()
-        if self._group is not None and not self._recording and not self._ended.is_set():
+        if self._group is not None and not self._recording:
             self._group.start_soon(self._record)
 
     async def ended(self) -> None:

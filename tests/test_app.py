@@ -742,3 +742,20 @@ def test_settings_of_the_environment_choose_adapters_and_the_call_beats_them(tas
     assert (tmp_path / "runs" / result.run_id / "one" / "1.pkl").is_file()
     with pytest.raises(AdapterNotFoundError, match="'nope'"):
         dpcore.run(registry=tasks, plugins=plugins)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"keep": "some"}, "keep='some' must be 'all' or 'leaves'"),
+        ({"params": ["day"]}, r"params=\['day'\] must be a mapping"),
+        ({"run_id": "../x"}, "cannot be a run id"),
+        ({"run_id": ""}, "it is empty"),
+    ],
+)
+async def test_an_argument_of_run_that_makes_no_sense_is_told(tasks, plugins, arguments, words):
+    tasks.task(name="one")(lambda: 1)
+    async with App(tasks, plugins=plugins) as app:
+        with pytest.raises((ValueError, TypeError), match=words):
+            await app.run(**arguments)
+        assert await (await app.store()).list() == []

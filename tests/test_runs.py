@@ -6,10 +6,12 @@ small plan must end; the machine is compared with it over random plans and outco
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -572,3 +574,102 @@ def test_a_ref_says_which_attempt_and_item_made_it(mapped):
     assert run.job(Start("days", 2)).ref == Ref("r1", "days", "2")
     settle(run, run.take(), stream(1))
     assert run.job(Start("load", 1, 0)).ref == Ref("r1", "load", "1-00000000")
+
+
+# ---------------------------------------------------------------- the same through the driver, on any executor
+
+
+class Erratic(dpcore.Executor):
+    """Has jobs done in any order, fails as the program says, and now and then breaks instead of saying so."""
+
+    def __init__(self, program, rng: random.Random, slots: int) -> None:
+        self.program, self.rng, self._slots = program, rng, slots
+        self.started: list[Start] = []
+        self.running = 0
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    async def run(self, job, line) -> Outcome:
+        self.started.append(Start(job.task, job.attempt, job.index))
+        self.running += 1
+        assert self.running <= self._slots
+        try:
+            if self.rng.random() < 0.8:
+                line.started()
+            for _ in range(self.rng.randrange(4)):
+                await anyio.lowlevel.checkpoint()
+            spec = self.program[int(job.task[1:])]
+            if job.attempt <= spec["failures"]:
+                error = KeyError("no") if spec["fatal"] else ValueError("no")
+                if self.rng.random() < 0.3:
+                    raise error
+                return Outcome(state=State.FAILED, error=error, attempt=job.attempt)
+            if job.streams:
+                return Outcome(
+                    state=State.SUCCEEDED,
+                    result=Items(job.run_id, job.task, spec["count"], job.attempt),
+                    attempt=job.attempt,
+                )
+            return Outcome(state=State.SUCCEEDED, result=job.ref, attempt=job.attempt)
+        finally:
+            self.running -= 1
+
+
+class Witness:
+    """A plugin that holds every change against what must always be so."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {}
+        self.ends: Counter[str] = Counter()
+
+    def dpcore_task_changed(self, run, task, old, new):
+        assert self.states.get(task.name, State.PENDING) is old
+        self.states[task.name] = new
+        self.ends[task.name] += new in ENDED
+        if new is State.RUNNING:
+            for up in run.plan.needs[task.name]:
+                assert self.states[up] in ENDED, f"{task.name} was started before {up} had ended"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_every_task_ends_once_and_as_the_rules_say_on_any_executor(backend):
+    @given(programs(), st.integers(0, 2**32), st.integers(1, 4), st.one_of(st.none(), st.integers(0, 12)))
+    @settings(deadline=None, derandomize=True, max_examples=120)
+    def check(program, seed, slots, cancel_after):
+        anyio.run(whole_run, program, seed, slots, cancel_after, backend=backend)
+
+    async def whole_run(program, seed, slots, cancel_after):
+        executor, witness = Erratic(program, random.Random(seed), slots), Witness()
+        plugins = dpcore.Plugins(witness, installed=False)
+        with anyio.fail_after(30):
+            async with (
+                dpcore.App(registry_of(program), executor=executor, plugins=plugins) as app,
+                anyio.create_task_group() as group,
+            ):
+
+                async def cancel() -> None:
+                    for _ in range(cancel_after):
+                        await anyio.lowlevel.checkpoint()
+                    with contextlib.suppress(dpcore.errors.RunNotFoundError):  # it has ended, or not begun
+                        app.cancel("r1")
+
+                if cancel_after is not None:
+                    group.start_soon(cancel)
+                result = await app.run(run_id="r1", check=False)
+                history = await app.history("r1")
+        states = {name: outcome.state for name, outcome in result.outcomes.items()}
+        assert witness.states == states
+        assert set(witness.ends.values()) == {1}
+        assert {name: change.state for name, change in history.tasks.items()} == states
+        assert history.record.state is result.state
+        assert len(set(executor.started)) == len(executor.started), "an attempt was started twice"
+        if result.state is not State.CANCELLED:
+            rules = Rules(program)
+            assert states == {f"t{at}": state for at, state in rules.ends.items()}
+            attempts = Counter((start.task, start.index) for start in executor.started)
+            for (at, item), wanted in rules.jobs.items():
+                assert attempts[f"t{at}", item] == wanted
+
+    check()
