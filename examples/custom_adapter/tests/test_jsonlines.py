@@ -1,5 +1,6 @@
 """The promises of an I/O manager, kept by JSON lines."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from dpcore_jsonlines import JsonLinesIO
@@ -19,6 +20,6 @@ class TestJsonLinesIO(IOManagerConformance):
 
     refuses: ClassVar = {**dict.fromkeys(DATA, "JSON has none"), **REST}
 
-    def make(self, tmp_path):
+    def make(self, tmp_path: Path) -> JsonLinesIO:
         """Store below the test's own folder."""
         return JsonLinesIO(path=tmp_path / "results")
