@@ -48,7 +48,9 @@ def test_an_adapter_writes_few_methods(port, most):
 
 def test_no_module_shares_a_name_with_a_public_function():
     functions = {name for name in dpcore.__all__ if inspect.isfunction(getattr(dpcore, name))}
-    assert not functions & {name.rpartition(".")[2] for name in MODULES if name.startswith("dpcore.")}
+    # The files of the command line are named like its commands, and it has no functions of its own to hide.
+    modules = {name for name in MODULES if name.startswith("dpcore.") and not name.startswith("dpcore.cli.")}
+    assert not functions & {name.rpartition(".")[2] for name in modules}
 
 
 def fresh(code: str) -> str:
