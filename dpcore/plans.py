@@ -416,7 +416,7 @@ class _Planning:
             if wiring.params:
                 made.arguments[name] = self.given(task, wiring)
                 taken.update(self.param_of(task, parameter) for parameter in wiring.params)
-        self.untaken(taken)
+        self.untaken(names, taken)
         return made
 
     def fed(self, task: Task, wiring: Wiring, selected: Mapping[str, None]) -> tuple[dict[str, str], dict[str, str]]:
@@ -472,10 +472,10 @@ class _Planning:
             found[parameter] = value
         return found
 
-    def untaken(self, taken: set[str]) -> None:
+    def untaken(self, names: Iterable[str], taken: set[str]) -> None:
         takes = {
             parameter.name
-            for wiring, task in ((self.wirings[n], self.tasks[n]) for n in self.wirings)
+            for wiring, task in ((self.wirings[n], self.tasks[n]) for n in names)
             for parameter in task.parameters.values()
             if parameter.name not in wiring.data
         }

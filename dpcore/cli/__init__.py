@@ -103,7 +103,7 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dpcore", prog_name="dpcore", message="%(prog)s %(version)s")
-@plugin_option(is_eager=True)  # so that --help, wherever it stands, lists the commands of this plugin
+@plugin_option(is_eager=True)  # so that a --help after it lists the commands of the plugin
 @click.pass_context
 def cli(ctx: click.Context, plugin: tuple[str, ...]) -> None:
     """Run data pipelines made of tasks, on adapters that can be swapped.

@@ -42,7 +42,8 @@ class Interrupted(BaseException):
 class Interrupts:
     """Has Ctrl-C and SIGTERM cancel a run, for the length of a ``with`` block.
 
-    Before there is a run they raise KeyboardInterrupt.  Only the main thread can
+    Before there is a run they raise KeyboardInterrupt, and after it they end the
+    process, which may be waiting for threads that nothing can stop.  Only the main thread can
     receive signals; in another one nothing is changed.
     """
 
@@ -53,7 +54,7 @@ class Interrupts:
         self._cancel: Callable[[str], None] | None = None
         self._before: dict[int, Any] = {}
         self._received, self._noted = threading.Event(), threading.Event()
-        self._insists = False
+        self._insists = self._is_over = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -76,6 +77,7 @@ class Interrupts:
             yield
         finally:
             self._loop = self._cancel = None
+            self._is_over = True
             self._noted.set()
             self._received.set()  # lets the watching thread go
 
@@ -85,8 +87,8 @@ class Interrupts:
             if _is_in_body(frame):
                 raise Interrupted(f"interrupted by {self.reason}")
             return
-        if self.reason:
-            end_process("ended at once; what was not recorded is lost")
+        if self.reason or self._is_over:
+            end_process(f"ended at once; {'the run is recorded' if self._is_over else 'what was not recorded is lost'}")
         self.reason = _SIGNALS[signal.Signals(number)]
         if self._loop is None:
             raise KeyboardInterrupt

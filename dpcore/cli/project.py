@@ -6,7 +6,9 @@ defaults of the command line, which keep runs and results under ``.dpcore/``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -47,7 +49,9 @@ class Project(NamedTuple):
 
         *names* are as ``-p`` takes them, before the command and after it.
         """
-        config = Config.read()
+        config, names = Config.read(), [*names]
+        if names and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # last, so that a plugin of the project's is found and nothing is hidden
         plugins = Plugins(load=names, block=block, config=config)
         if config.root is not None:
             plugins.load_conf(config.root)

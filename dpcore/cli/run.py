@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -98,8 +99,8 @@ class _Cancelling:
         """Learn the id of the run."""
         if new is State.RUNNING:
             self._run_id = run.run_id
-            if self._reason:
-                self.cancel(self._reason)
+            if self._reason:  # not now, in the middle of its first step
+                asyncio.get_running_loop().call_soon(self.cancel, self._reason)
 
     def cancel(self, reason: str) -> None:
         """Cancel the run."""

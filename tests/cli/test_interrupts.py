@@ -1,0 +1,218 @@
+"""Ctrl-C, SIGTERM and SIGKILL, to processes that run tasks."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from dpcore.cli.interrupts import await_threads
+
+WAITING = """
+import os, threading, time
+import anyio
+from dpcore import task
+
+@task
+async def quick() -> int:
+    return 1
+
+@task
+async def waits(quick: int) -> None:
+    print("body runs", flush=True)
+    await anyio.sleep_forever()
+
+@task
+def after(waits: None) -> None: ...
+"""
+
+STUCK = """
+import threading
+from dpcore import task
+
+@task
+def stuck() -> None:
+    print("body runs", flush=True)
+    threading.Event().wait()
+"""
+
+BLOCKING = """
+import threading
+from dpcore import task
+
+@task(max_retries=3)
+{}def blocks() -> None:
+    print("body runs", flush=True)
+    try:
+        threading.Event().wait()
+    except Exception:
+        pass
+"""
+
+both = pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")], ids=["SIGINT", "SIGTERM"]
+)
+
+
+def wait_for(process, line, stream="stdout"):
+    """Read what the process prints until *line*."""
+    read = []
+    for text in getattr(process, stream):
+        read.append(text)
+        if line in text:
+            return read
+    pytest.fail(f"it ended without saying {line!r}, but {read}: {process.stderr.read()}")
+
+
+@both
+def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, number, reason):
+    write("waiting.py", WAITING)
+    process = start("run", "waiting.py")
+    wait_for(process, "body runs")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert f"cancelled ({reason}): 1 of 3 tasks succeeded, 2 cancelled in" in out
+    shown = json.loads(command("runs", "show", "latest", "--json").stdout)
+    assert (shown["state"], shown["reason"]) == ("cancelled", reason)
+    assert {name: one["state"] for name, one in shown["tasks"].items()} == {
+        "quick": "succeeded", "waits": "cancelled", "after": "cancelled",
+    }  # fmt: skip
+
+
+@both
+def test_a_task_that_is_stuck_on_a_thread_does_not_keep_the_process(start, command, write, number, reason):
+    write("stuck.py", STUCK)
+    process = start("run", "stuck.py", "--json")
+    wait_for(process, "body runs", "stderr")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the code of 'stuck' is still running on a thread and cannot be stopped; ending the process" in err
+    assert json.loads(out)["reason"] == reason
+    assert "cancelled" in command("runs").stdout
+
+
+@both
+@pytest.mark.parametrize(("executor", "colour"), [("inline", ""), ("threads", "async ")])
+def test_a_body_that_blocks_the_event_loop_is_interrupted(start, command, write, number, reason, executor, colour):
+    write("blocking.py", BLOCKING.format(colour))
+    process = start("run", "blocking.py", "--executor", executor)
+    wait_for(process, "body runs")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert f"Interrupted: interrupted by {reason}" in out
+    assert "cancelled" in command("runs").stdout
+
+
+def test_a_second_signal_ends_the_process_at_once(start, command, write):
+    write(
+        "stubborn.py",
+        """
+        import anyio
+        from dpcore import task
+        @task
+        async def stubborn() -> None:
+            print("body runs", flush=True)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                print("cleaning up", flush=True)
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep_forever()
+        """,
+    )
+    process = start("run", "stubborn.py")
+    wait_for(process, "body runs")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "cleaning up")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dpcore: ended at once; what was not recorded is lost\n")
+    assert "running" in command("runs").stdout
+
+
+@both
+def test_a_signal_before_anything_runs_leaves_no_record(start, command, write, folder, number, reason):
+    write("slow.py", "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n")
+    process = start("run", "slow.py")
+    wait_for(process, "importing")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dpcore: cancelled\n")
+    assert not (folder / ".dpcore").exists()
+
+
+def test_a_signal_while_a_run_begins_cancels_it_and_is_recorded(start, command, write):
+    write("waiting.py", WAITING)
+    write(
+        "early.py",
+        """
+        import os, signal
+        def dpcore_started(app):  # the run has not begun
+            os.kill(os.getpid(), signal.SIGTERM)
+        """,
+    )
+    process = start("run", "waiting.py", "-p", "early")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert "cancelled (SIGTERM): 0 of 3 tasks succeeded, 3 cancelled" in out
+    assert "cancelled  0/3" in command("runs").stdout
+
+
+def test_a_run_that_was_killed_keeps_what_it_had_recorded(start, command, write):
+    write("waiting.py", WAITING)
+    process = start("run", "waiting.py")
+    wait_for(process, "body runs")
+    process.kill()
+    process.wait(30)
+    assert "running  1/3" in command("runs").stdout
+    said = command("runs", "show", "latest").stdout
+    assert "tasks     1 of 3 succeeded" in said
+    assert "that had not begun" in said
+
+
+def test_a_task_that_took_too_long_is_waited_for_and_named(start, write, folder):
+    os.mkfifo(folder / "go")
+    write(
+        "late.py",
+        """
+        from dpcore import task
+        @task(timeout=0.05)
+        def late() -> None:
+            open("go").read()
+        """,
+    )
+    process = start("run", "late.py")
+    wait_for(process, "waiting for the code of 'late', which is still running on a thread; Ctrl-C ends it", "stderr")
+    assert process.poll() is None
+    (folder / "go").write_text("")
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, "timed out" in out) == (1, True)
+
+
+def test_ctrl_c_ends_the_waiting_for_such_a_task(start, write):
+    write("late.py", STUCK.replace("@task", "@task(timeout=0.05)"))
+    process = start("run", "late.py")
+    wait_for(process, "Ctrl-C ends it", "stderr")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dpcore: ended at once; the run is recorded\n")
+
+
+def test_nothing_is_waited_for_where_nothing_is_left(capsys):
+    await_threads((), cancelled=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_in_another_thread_signals_are_left_alone(command, orders):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    said = []
+    thread = threading.Thread(target=lambda: said.append(command("run", "orders.py").stdout))
+    thread.start()
+    thread.join()
+    assert "succeeded: 2 tasks" in said[0]
+    command("run", "orders.py")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

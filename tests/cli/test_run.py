@@ -1,0 +1,365 @@
+"""``dpcore run``: what it prints, what it returns, and where its settings come from."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAILING = """
+from dpcore import task
+
+@task
+def load() -> int:
+    return 1 // 0
+
+@task
+def clean(load: int) -> int:
+    return load
+
+@task
+def report(clean: int) -> None: ...
+
+@task(fail_safe=True)
+def extra() -> int:
+    raise KeyError("extra")
+
+@task
+def apart() -> int:
+    return 1
+"""
+
+
+# ---------------------------------------------------------------- for people
+
+
+def test_each_task_is_told_as_it_ends_and_then_the_whole(command, orders):
+    lines = command("run", "orders.py").stdout.splitlines()
+    assert re.fullmatch(r"run [\w-]+: 2 tasks of orders\.py", lines[0])
+    assert re.fullmatch(r"succeeded  orders  \d\.\d{3} s", lines[1])
+    assert re.fullmatch(r"succeeded  total   \d\.\d{3} s", lines[2])
+    assert re.fullmatch(r"succeeded: 2 tasks in \d\.\d+ s, run [\w-]+", lines[3])
+    assert len(lines) == 4
+    assert lines[3].split()[-1] == lines[0].split()[1].rstrip(":")
+
+
+def test_a_failure_is_told_with_the_users_frames_and_what_was_skipped(command, write):
+    file = write("failing.py", FAILING)
+    said = command("run", "failing.py", code=1).stdout
+    assert (
+        "load failed:\n"
+        "    Traceback (most recent call last):\n"
+        f'      File "{file}", line 6, in load\n'
+        "        return 1 // 0\n"
+    ) in said
+    assert "ZeroDivisionError: integer division or modulo by zero" in said
+    assert "extra failed (fail-safe):" in said
+    assert "dpcore/" not in said.replace("dpcore/runs", "")
+    assert "skipped  clean, because 'load' failed\nskipped  report, because 'clean' was skipped\n" in said
+    assert re.search(r"^failed: 1 of 5 tasks succeeded, 2 failed, 2 skipped in .* s, run [\w-]+$", said, re.MULTILINE)
+
+
+def test_a_run_succeeds_although_a_fail_safe_task_fails(command, write):
+    write("failing.py", FAILING)
+    assert "succeeded: 1 of 2 tasks succeeded, 1 failed in" in command("run", "failing.py", "extra", "apart").stdout
+
+
+def test_of_many_skipped_tasks_the_first_are_listed(command, write):
+    write(
+        "wide.py",
+        """
+        from dpcore import task
+        @task
+        def first(): raise ValueError("no")
+        for number in range(50):
+            task(name=f"t{number}", dependencies=["first"])(lambda: None)
+        """,
+    )
+    said = command("run", "wide.py", code=1).stdout
+    assert said.count("because 'first' failed") == 20
+    assert "skipped  30 more tasks\nfailed: 0 of 51 tasks succeeded, 1 failed, 50 skipped" in said
+
+
+def test_a_retry_is_told_and_the_attempt_that_succeeded(command, write):
+    write(
+        "flaky.py",
+        """
+        from dpcore import current_job, task
+        @task(max_retries=2)
+        def flaky() -> int:
+            if current_job().attempt == 1:
+                raise ConnectionError("down")
+            return 1
+        """,
+    )
+    said = command("run", "flaky.py").stdout
+    assert re.search(r"^retrying   flaky  .* s  \(attempt 1 of 3 failed: ConnectionError: down\)$", said, re.MULTILINE)
+    assert re.search(r"^succeeded  flaky  .* s  \(attempt 2\)$", said, re.MULTILINE)
+
+
+def test_what_is_left_out_is_told(command, write):
+    write(
+        "order.py",
+        """
+        from dpcore import task
+        @task
+        def setup() -> None: ...
+        @task(dependencies=["setup"])
+        def work() -> int: return 1
+        """,
+    )
+    words = "left out: work does not wait for 'setup', which is not selected"
+    assert words in command("run", "order.py", "work").stdout
+    assert words in command("plan", "order.py", "work").stdout
+
+
+def test_nothing_is_coloured(command, orders, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in command("run", "orders.py").stdout
+
+
+# ---------------------------------------------------------------- for programs
+
+
+def test_json_is_one_document(command, orders):
+    said = command("run", "orders.py", "--param", "factor=3", "--json")
+    found = json.loads(said.stdout)
+    assert (found["state"], found["reason"]) == ("succeeded", None)
+    assert found["duration"] > 0
+    assert list(found["tasks"]) == ["orders", "total"]
+    total = found["tasks"]["total"]
+    assert (total["state"], total["attempts"], total["error"]) == ("succeeded", 1, None)
+    assert total["where"].endswith(f".dpcore/runs/{found['run_id']}/total/1.pkl")
+    assert "succeeded: 2 tasks" in said.stderr
+
+
+def test_json_of_a_failed_run_has_its_errors(command, write):
+    write("failing.py", FAILING)
+    tasks = json.loads(command("run", "failing.py", "--json", code=1).stdout)["tasks"]
+    assert tasks["load"]["error"] == "ZeroDivisionError: integer division or modulo by zero"
+    assert (tasks["clean"]["state"], tasks["clean"]["attempts"]) == ("skipped", 0)
+    assert tasks["clean"]["reason"] == "'load' failed"
+
+
+def test_nothing_else_gets_onto_stdout_beside_json(start, write):
+    write(
+        "loud.py",
+        """
+        import os, subprocess, sys
+        from sys import stdout
+        from dpcore import task
+        print("at import")
+        @task
+        def loud() -> None:
+            print("printed")
+            stdout.write("written\\n"); stdout.flush()
+            os.write(1, b"raw\\n")
+            subprocess.run(["echo", "echoed"], check=True)
+        """,
+    )
+    out, err = start("run", "loud.py", "--json").communicate(timeout=60)
+    assert json.loads(out)["state"] == "succeeded"
+    for word in ("at import", "printed", "written", "raw", "echoed", "succeeded: 1 task"):
+        assert f"{word}" in err
+    out, err = start("plan", "loud.py", "--format", "json").communicate(timeout=60)
+    assert json.loads(out)["order"] == ["loud"]
+
+
+def test_a_reader_who_goes_away_does_not_disturb_the_run(start, write, command):
+    write(
+        "wide.py",
+        """
+        from dpcore import task
+        for number in range(300):
+            task(name=f"t{number}")(lambda: None)
+        """,
+    )
+    process = start("run", "wide.py", "--executor", "inline")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
+    assert "300/300" in command("runs").stdout
+
+
+# ---------------------------------------------------------------- selection and parameters
+
+
+def test_a_text_is_converted_by_the_hint_that_takes_it(command, orders):
+    command("run", "orders.py", "--param", "factor=3", "--store", "sqlite:r.db")
+    said = command("run", "orders.py", "--param", "factor=three", code=2).stderr
+    assert "run parameter 'factor' does not fit 'factor' of task 'orders'" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--param", "factor"], "'factor' is not written name=value"),
+        (["--param", "=1"], "'=1' is not written name=value"),
+        (["--param", "factor=1", "--param", "factor=2"], "'factor' is given twice"),
+        (["--param", "fctor=1"], "run parameter 'fctor' is taken by no selected task"),
+        (["ordrs"], "there is no task 'ordrs' (tasks: 'orders', 'total'); did you mean 'orders'?"),
+        (["--tag", "dmo"], "no task has the tag 'dmo' (there are: 'tag:demo'); did you mean 'tag:demo'?"),
+        (["--keep", "some"], "'some' is not one of 'all', 'leaves'"),
+        (["--root-task", "total"], "task 'total' needs 'orders', the result of 'orders', which is not selected"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_message(command, orders, options, words):
+    said = command("run", "orders.py", *options, code=2)
+    assert words in said.stderr
+    assert (said.stdout, "Traceback" in said.stderr) == ("", False)
+
+
+def test_every_fault_is_reported_at_once(command, orders):
+    said = command("run", "orders.py", "nope", "--tag", "none", "--json", code=2)
+    assert "dpcore: cannot plan:\n  - there is no task 'nope'" in said.stderr
+    assert "\n  - cannot select 'tag:none'" in said.stderr
+    assert said.stdout == ""
+
+
+def test_selections_tags_and_exclusions_are_those_of_planning(command, orders):
+    def ran(*options):
+        return list(json.loads(command("run", "orders.py", "--json", *options).stdout)["tasks"])
+
+    assert ran("orders") == ["orders"]
+    assert ran("+total") == ["orders", "total"]
+    assert ran("--tag", "demo", "--exclude", "total") == ["orders"]
+    assert ran("--root-task", "total", "--include-upstream") == ["orders", "total"]
+
+
+def test_data_of_an_earlier_run_is_taken_by_a_part_of_its_id(command, orders):
+    first = json.loads(command("run", "orders.py", "orders", "--param", "factor=2", "--json").stdout)["run_id"]
+    for name in ("latest", first, first[:-1]):
+        command("run", "orders.py", "--root-task", "total", "--from-run", name)
+        assert f"from_run {first}" in command("runs", "show", "latest").stdout
+    said = command("run", "orders.py", "--root-task", "total", "--from-run", "nope", code=2).stderr
+    assert "there is no run 'nope' in sqlite:" in said
+
+
+def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
+    write("failing.py", FAILING)
+    said = command("run", "failing.py", "--fail-fast", "--executor", "inline", code=1).stdout
+    assert "cancelled" in said
+    command("run", "orders.py", "--keep", "leaves")
+    assert [*folder.glob(".dpcore/runs/*/total/1.pkl")]
+    assert not [*folder.glob(".dpcore/runs/*/orders/*.pkl")]
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--executor", "thread"],
+            "no plugin offers the executor 'thread' (there are: 'inline', 'threads'); did you mean",
+        ),
+        (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
+        (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from option, does not convert"),
+        (["--executor", "threads?slots=0"], "slots=0 must be at least 1, while making the executor 'threads'"),
+        (["--io", "File System"], "write 'name', 'name?setting=value', 'name:path' or 'name://host/...'"),
+        (["--broker", "redis"], "no plugin offers the broker 'redis'"),
+        (["--store", "sqlite:orders.py"], "orders.py cannot be used: the file is not a database"),
+        (["-p", "nobody"], "plugin 'nobody' (asked for by -p nobody) is neither an installed plugin nor a module"),
+        (["-p", "failing"], "plugin 'failing' (asked for by -p failing) does not import: ValueError: no"),
+        (["-p", "misspelt"], "implements dpcore_brokres, which is no hook; did you mean 'dpcore_brokers'?"),
+    ],
+)
+def test_an_adapter_or_plugin_that_cannot_be_had_is_one_message(command, orders, write, options, words):
+    write("failing.py", "raise ValueError('no')")
+    write("misspelt.py", "def dpcore_brokres(): ...")
+    said = command("run", "orders.py", *options, code=2)
+    assert words in said.stderr
+    assert (said.stdout, "Traceback" in said.stderr) == ("", False)
+
+
+def test_a_broker_that_the_environment_names_must_be_there_too(command, orders, monkeypatch):
+    monkeypatch.setenv("DPCORE_BROKER", "redis://localhost")
+    assert "no plugin offers the broker 'redis'" in command("run", "orders.py", code=2).stderr
+
+
+def test_by_default_everything_is_kept_below_one_folder(command, orders, folder):
+    command("run", "orders.py")
+    assert (folder / ".dpcore" / "runs.db").is_file()
+    assert [*folder.glob(".dpcore/runs/*/total/1.pkl")]
+
+
+def test_an_option_beats_the_environment_that_the_file_and_that_the_default(
+    command, orders, write, folder, monkeypatch
+):
+    def stores():
+        return {str(file.relative_to(folder)) for file in folder.rglob("*.db")}
+
+    command("run", "orders.py")
+    assert stores() == {".dpcore/runs.db"}
+    write("pyproject.toml", "[tool.dpcore]\nstore = 'sqlite:file.db'\nexecutor = 'inline'\n")
+    command("run", "orders.py")
+    assert stores() == {".dpcore/runs.db", "file.db"}
+    monkeypatch.setenv("DPCORE_STORE", "sqlite:environment.db")
+    command("run", "orders.py")
+    assert "environment.db" in stores()
+    command("run", "orders.py", "--store", "sqlite:option.db")
+    assert stores() == {".dpcore/runs.db", "file.db", "environment.db", "option.db"}
+    assert "inline" in command("runs", "show", "latest").stdout
+    for name in stores():
+        assert sqlite3.connect(folder / name).execute("SELECT count(*) FROM document").fetchone() == (1,)
+
+
+def test_the_project_file_is_found_upward_and_its_settings_reach_the_adapter(command, write, folder, monkeypatch):
+    write("dpcore.toml", "io = 'filesystem'\n[io_managers.filesystem]\npath = './results'\n")
+    write("flows/flow.py", "from dpcore import task\n@task\ndef one() -> int: return 1")
+    monkeypatch.chdir(folder / "flows")
+    command("run", "flow.py")
+    assert [*folder.glob("flows/results/*/one/1.pkl")]
+
+
+# ---------------------------------------------------------------- plugins
+
+WATCH = """
+import sys
+def dpcore_run_changed(run, new):
+    print(f"{__name__[:12]} saw {new}", file=sys.stderr)
+def dpcore_brokers():
+    from dpcore import Provider
+    return [Provider(name="loud", target="acme_adapter:Broker")]
+"""
+
+
+def test_the_projects_own_plugin_is_loaded_from_beside_its_file(command, orders, write):
+    write("dpcore_conf.py", WATCH)
+    assert "saw" not in command("run", "orders.py").stderr  # there is no project file beside it
+    write("pyproject.toml", "[project]\nname = 'x'\n")
+    assert "_dpcore_conf saw succeeded" in command("run", "orders.py").stderr
+    assert "saw" not in command("run", "orders.py", "-p", "no:dpcore_conf.py").stderr
+
+
+@pytest.mark.parametrize("arguments", [["-p", "watching", "run", "orders.py"], ["run", "orders.py", "-p", "watching"]])
+def test_a_plugin_is_named_before_the_command_or_after_it(command, orders, write, arguments):
+    write("watching.py", WATCH)
+    assert "watching saw succeeded" in command(*arguments).stderr
+    assert "saw" not in command(*arguments, "-p", "no:watching").stderr
+    command(*arguments, "--broker", "loud")  # a broker has only to be offered
+
+
+def test_a_plugin_that_fails_while_it_observes_breaks_nothing(command, orders, write):
+    write("watching.py", "def dpcore_run_changed(run): raise ValueError('no')")
+    assert "succeeded: 2 tasks" in command("run", "orders.py", "-p", "watching").stdout
+
+
+def test_a_plugin_may_reshape_what_is_run_and_what_is_shown(command, orders, write):
+    write("shaping.py", "import dpcore\ndef dpcore_plan(plan): return dpcore.plan('orders')")
+    assert "1 task of orders.py" in command("run", "orders.py", "-p", "shaping").stdout
+    assert "1 task in 1 level" in command("plan", "orders.py", "-p", "shaping").stdout
+
+
+def test_the_installed_command_is_this_one(folder):
+    assert (
+        "run"
+        in subprocess.run(
+            [Path(sys.executable).with_name("dpcore"), "--help"], capture_output=True, text=True, check=True
+        ).stdout
+    )
