@@ -29,10 +29,11 @@ from dpcore.errors import (
     RunFailedError,
     RunningLoopError,
     RunNotFoundError,
+    SettingError,
     TaskError,
     TaskNotFoundError,
 )
-from dpcore.jobs import Items, Outcome, Ref, State, check_id, qualified
+from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, writable
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -121,11 +122,14 @@ class Result(Mapping[str, Any]):
         return self
 
     def _noted(self, name: str, error: BaseException) -> Exception:
+        note = f"in task {name!r}, attempt {self.outcomes[name].attempt} of run {self.run_id}"
+        try:
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+        except Exception:  # noqa: BLE001  (an exception that lets nothing be set on it, such as a frozen dataclass)
+            error = TaskError(name, qualified(type(error)), described(error)).with_traceback(error.__traceback__)
         if not isinstance(error, Exception):  # a group of exceptions holds no SystemExit
             error = TaskError(name, qualified(type(error)), str(error)).with_traceback(error.__traceback__)
-        note = f"in task {name!r}, attempt {self.outcomes[name].attempt} of run {self.run_id}"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
         return error
 
 
@@ -320,6 +324,9 @@ class App:
         }
         plan = self.plan(*selection, params=params or {}, **arguments)
         executor, io, store = await self.executor(), await self.io(), await self.store()
+        if not 1 <= executor.slots <= executor.window:
+            problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
+            raise SettingError(f"executor {executor}", "slots", problem)
         if not executor.in_process and "shared" not in io.capabilities:
             raise PlanningError("cannot plan", [NotSharedError(str(executor), str(io))])
         run = Run(
@@ -329,11 +336,11 @@ class App:
             params=params,
             metadata=metadata,
             nominal=nominal,
-            earlier=await self._earlier(plan, store),
+            earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
         )
-        record = self._record(run, selection, arguments)
+        record = self._record(run, selection, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):
             raise RunExistsError(run.run_id, str(store))
         result = await self._drive(run, record, executor, store, io)
@@ -368,7 +375,7 @@ class App:
             del self._runners[run.run_id]
         return Result(run, io, self.clock.monotonic() - began, self._folder)
 
-    async def _earlier(self, plan: Plan, store: RunStore) -> dict[str, Ref | Items]:
+    async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
         """Find the results of the earlier run that the plan takes data from."""
         wanted = [(name, parameter, up) for name, ups in plan.earlier.items() for parameter, up in ups.items()]
         if plan.from_run is None or not wanted:
@@ -389,14 +396,27 @@ class App:
                 found[up] = Items(
                     plan.from_run, up, change.count, int(change.result), change.attempts, frozenset(change.missing)
                 )
+            result = found.get(up)
+            first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
+            if first is not None and not io.exists(first):
+                problem = f"run {plan.from_run!r} cannot give it: {io} holds no result {first}"
+                faults.append(MissingInputError(name, parameter, up, (), problem))
         if faults:
             raise PlanningError("cannot plan", faults)
         return found
 
+    def _written(self, given: Any) -> Any:
+        """Write an argument of plan() down: a task's function by the task's name."""
+        if isinstance(given, list | tuple):
+            return [self._written(one) for one in given]
+        return self.registry.named(given)[0] if callable(given) else given
+
     def _new_run_id(self) -> str:
         return f"{self.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
-    def _record(self, run: Run, selection: tuple[Selector, ...], arguments: dict[str, Any]) -> RunRecord:
+    def _record(
+        self, run: Run, selection: tuple[Selector, ...], arguments: dict[str, Any], *, durable: bool
+    ) -> RunRecord:
         try:
             carried: bytes | None = pickle.dumps((run.params, run.metadata))
         except Exception:  # noqa: BLE001  (whatever pickling raises: then a resumed run has to be given them again)
@@ -405,30 +425,26 @@ class App:
             run_id=run.run_id,
             state=State.RUNNING,
             began=self.clock.now().timestamp(),
-            source=self.source,
-            selection={"selection": [_selector(one) for one in selection], **arguments},
-            params={str(name): _short(value) for name, value in run.params.items()},
-            metadata={str(name): _short(value) for name, value in run.metadata.items()},
+            source=writable(self.source),
+            selection={name: self._written(value) for name, value in {"selection": selection, **arguments}.items()},
+            params={writable(str(name)): _short(value) for name, value in run.params.items()},
+            metadata={writable(str(name)): _short(value) for name, value in run.metadata.items()},
             carried=carried,
             settings={kind: self._described(kind) for kind in ("executor", "io", "store")},
             plan_id=run.plan.id,
-            fingerprint=run.plan.fingerprint,
+            fingerprint=run.plan.fingerprint if durable else "",  # it reads every task's source
             tasks=len(run.plan),
         )
 
 
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
-    if selectors is None or isinstance(selectors, str):
-        return cast("list[Any] | None", selectors)  # a str where a list belongs is a fault that planning words
-    return [_selector(one) for one in selectors]
-
-
-def _selector(selector: Selector) -> str:
-    return selector if isinstance(selector, str) else getattr(selector, "__name__", repr(selector))
+    if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
+        return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
+    return list(selectors)
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
+    shown = writable(repr(value))
     return shown if len(shown) <= 200 else f"{shown[:200]}..."
 
 

@@ -24,7 +24,20 @@ import msgspec
 
 from dpcore.errors import FunctionNotFoundError, InvalidIdError, TaskError
 
-__all__ = ("Function", "Items", "Job", "Outcome", "Ref", "Results", "State", "Stream", "check_id", "qualified")
+__all__ = (
+    "Function",
+    "Items",
+    "Job",
+    "Outcome",
+    "Ref",
+    "Results",
+    "State",
+    "Stream",
+    "check_id",
+    "described",
+    "qualified",
+    "writable",
+)
 
 
 class State(StrEnum):
@@ -317,6 +330,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     still_running: bool = False
     reason: str = ""
     failed_items: tuple[tuple[int, BaseException], ...] = ()
+    task: str = ""
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -356,8 +370,7 @@ def _unpacked(packed: _Packed, task: str) -> BaseException:
 
 
 def _outcome(fields: dict[str, Any], error: _Packed | None, failed: tuple[tuple[int, _Packed], ...]) -> Outcome:
-    result = fields["result"]
-    task = result.task if result is not None else fields.get("reason", "")
+    task = fields["task"]
     return Outcome(
         **fields,
         error=error and _unpacked(error, task),
@@ -367,9 +380,27 @@ def _outcome(fields: dict[str, Any], error: _Packed | None, failed: tuple[tuple[
 
 def _shown(error: BaseException) -> str:
     try:
-        return str(error)
+        return writable(str(error))
     except Exception:  # noqa: BLE001  (a broken __str__ must not hide that the task failed)
         return f"<{type(error).__name__} whose __str__ fails>"
+
+
+def writable(text: str) -> str:
+    """Return *text* as any file or store takes it: a lone surrogate, as in a name that is not UTF-8, is escaped.
+
+    >>> writable("caf\\udce9")
+    'caf\\\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def described(error: BaseException) -> str:
+    """Say what was raised in one line that can be stored, also if the exception itself cannot say it.
+
+    >>> described(ValueError("no"))
+    'ValueError: no'
+    """
+    return f"{type(error).__name__}: {_shown(error)}"
 
 
 def _text(error: BaseException) -> str:

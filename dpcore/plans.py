@@ -198,6 +198,8 @@ class _Planning:
         self.from_run, self.strict = from_run, strict
         self.wirings: dict[str, Wiring] = {}
         self.faults: list[Exception] = []
+        self.asked_for: set[str] = set()  # tasks that are selected though params= gives their results
+        self.after: dict[str, list[str]] | None = None
         self.unknown: set[tuple[str, str]] = set()
 
     def plan(
@@ -209,14 +211,15 @@ class _Planning:
         exclude: Iterable[Selector],
     ) -> Plan:
         chosen = self.chosen(selection, tags, root_tasks, include_upstream)
-        for selector in exclude:
+        for selector in self.words("exclude", exclude):
             for name in self.expand(selector, closed=False):
                 chosen.pop(name, None)
         names = sorted(chosen, key=self.rank.__getitem__)
         made = self.joined(names)
         levels = self.levelled(made.needs)
         if not self.faults and not names:
-            what = "the selection" if selection or tags or root_tasks else "the registry"
+            chosen_some = bool(selection) or tags is not None or root_tasks is not None
+            what = "the selection" if chosen_some or exclude else "the registry"
             self.faults.append(SelectionError(" ".join(map(str, selection)), f"{what} is empty", self.tasks))
         if self.faults:
             raise PlanningError("cannot plan", self.faults)
@@ -267,26 +270,31 @@ class _Planning:
     def expand(self, selector: Selector, *, closed: bool = True) -> dict[str, None]:
         """Return the tasks that *selector* stands for; if *closed*, with what feeds them data."""
         if not isinstance(selector, str):
-            names = self.pick(selector, repr(selector))
+            names = self.pick(selector, repr(selector), excluding=not closed)
             return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
         match = _SELECTOR.fullmatch(selector.strip())
         if match is None:
             self.faults.append(SelectionError(selector, "a selection is name, +name, name+, +name+ or tag:word"))
             return {}
         before, name, after = match.groups()
-        names = self.pick(name, selector)
+        names = self.pick(name, selector, excluding=not closed)
         if after:
             names = list(self.downstream(names))
         if before:
             return self.upstream(names, order_too=True)
         return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
 
-    def pick(self, selector: Selector, whole: str) -> list[str]:
+    def pick(self, selector: Selector, whole: str, *, excluding: bool = False) -> list[str]:
         """Return the tasks of one name, one function, or one tag; a fault if there are none."""
         if not isinstance(selector, str):
-            names = [name for name, task in self.tasks.items() if task.call is selector]
+            names = list(self.registry.named(selector))
             if not names:
-                self.faults.append(SelectionError(whole, "that function is not a task of the registry", self.tasks))
+                problem = (
+                    "that function is not a task of the registry"
+                    if callable(selector)
+                    else "it is no name and no function"
+                )
+                self.faults.append(SelectionError(whole, problem, self.tasks))
         elif selector.startswith("tag:"):
             names = [task.name for task in self.registry.tagged(selector[4:])]
             if not names:
@@ -300,7 +308,8 @@ class _Planning:
             if not names:
                 self.faults.append(TaskNotFoundError(selector, self.tasks))
         for name in names:
-            if name in self.values and not str(selector).startswith("tag:"):
+            if name in self.values and not excluding and not str(selector).startswith("tag:"):
+                self.asked_for.add(name)
                 self.faults.append(GivenTaskError(name))
         return names
 
@@ -318,15 +327,16 @@ class _Planning:
 
     def downstream(self, names: Iterable[str]) -> dict[str, None]:
         """Close over all that waits for *names*, in whatever way."""
-        after: dict[str, list[str]] = {}
-        for name in self.tasks:
-            wiring = self.wiring(name)
-            for up in {*wiring.data.values(), *wiring.order}:
-                after.setdefault(up, []).append(name)
+        if self.after is None:
+            self.after = {}
+            for name in self.tasks:
+                wiring = self.wiring(name)
+                for up in dict.fromkeys([*wiring.data.values(), *wiring.order]):
+                    self.after.setdefault(up, []).append(name)
         found = dict.fromkeys(names)
         waiting = list(found)
         while waiting:
-            for name in after.get(waiting.pop(), ()):
+            for name in self.after.get(waiting.pop(), ()):
                 if name not in found:
                     found[name] = None
                     waiting.append(name)
@@ -480,7 +490,7 @@ class _Planning:
             if parameter.name not in wiring.data
         }
         for name in self.values:
-            if name not in taken:
+            if name not in taken and name not in self.asked_for:
                 self.faults.append(ParamError(name, "is taken by no selected task", sorted(takes)))
 
     def check(self, task: Task, parameter: str, upstream: Task, *, guessed: bool) -> None:

@@ -11,6 +11,7 @@ started, and no observer is told of it, before it is recorded.
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -18,18 +19,20 @@ from time import perf_counter
 from typing import Any
 
 import anyio
-from anyio import from_thread
+from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from dpcore.clock import Clock
 from dpcore.errors import TaskTimeoutError, UnsupportedError
-from dpcore.jobs import Items, Job, Outcome, Ref, State
+from dpcore.jobs import Items, Job, Outcome, Ref, State, described, writable
 from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import RunRecord, TaskChange
 from dpcore.runs import Change, Run, Start
 
 __all__ = ("Runner",)
+
+_log = logging.getLogger("dpcore.runner")
 
 Observers = Sequence[Callable[..., None]]
 
@@ -68,12 +71,15 @@ class Runner:
         self._timers = _Timers(clock)
         self._flushing = False
         self._yielded = perf_counter()
+        self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
         self._thread = threading.get_ident()
         self._token: EventLoopToken = current_token()
 
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
+
+        Raises :class:`~dpcore.errors.SettingError` if the executor has no slot to run a job in.
 
         When this call is cancelled, so is the run: its jobs are stopped as far as the
         executor can, that is recorded, and then the cancellation goes on.
@@ -88,6 +94,8 @@ class Runner:
                     raise
         except BaseExceptionGroup as error:
             raise _single(error) from None
+        if self._interrupt is not None:
+            raise self._interrupt
 
     def cancel(self, reason: str) -> None:
         """Cancel the run: start nothing more, and stop what runs; nothing happens once every task has ended."""
@@ -142,20 +150,35 @@ class Runner:
             self._lines.add(line)
             try:
                 outcome = await self.executor.run(job, line)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._interrupt = error  # raised by drive() when all is recorded
+                self.cancel("the program was interrupted")
             except Exception as error:  # noqa: BLE001  (an executor that breaks is a failed attempt, never a hang)
                 outcome = Outcome(state=State.FAILED, error=error, attempt=start.attempt)
             finally:
-                line.ended = True
+                line.end()
                 self._lines.discard(line)
         now = perf_counter()
         if now - self._yielded > _GREEDY:
             await checkpoint()
             self._yielded = perf_counter()
         if outcome is None:
+            if job.streams:
+                await self._forget_items(job)
             return self._given_up(job, line)
-        if job.timeout is not None and outcome.duration > job.timeout and outcome.state is State.SUCCEEDED:
-            return _timed_out(job, "ended", outcome.duration)
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            await checkpoint()  # what interrupted the body may have asked for the run to be cancelled
+            if self.run.stopping:
+                return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=outcome.duration)
+        late = line.began is not None and job.timeout is not None and self.clock.monotonic() - line.began > job.timeout
+        if late and outcome.state is State.SUCCEEDED:
+            return _timed_out(job, "ended", outcome.duration, outcome.result)
         return outcome
+
+    async def _forget_items(self, job: Job) -> None:
+        """Forget what a stream had stored before it was given up."""
+        prefix = f"{job.attempt}-"
+        await self._delete([ref for ref in self.io.list(job.run_id, job.task) if ref.result_id.startswith(prefix)])
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""
@@ -168,7 +191,8 @@ class Runner:
 
     def _stop_jobs(self) -> None:
         for line in list(self._lines):
-            line.scope.cancel()
+            if line.scope is not None:
+                line.scope.cancel()
 
     # ---------------------------------------------------------------- recording
 
@@ -185,7 +209,7 @@ class Runner:
                 await self._write(changes)
                 run.release()
                 self._tell(changes)
-                self._free()
+                await self._free()
                 for retry in run.retries:
                     self._timers.add(retry.delay, self._retry, retry.start)
                 run.retries.clear()
@@ -220,16 +244,26 @@ class Runner:
         self._flushing = False
         if self._unrecorded and not self._recording and self._group is not None:
             self._group.start_soon(self._record)
+        elif self._unrecorded:
+            self._flushing = True
+            self._timers.add(_UNRECORDED, self._flush)
 
     def _retry(self, start: Start) -> None:
         self.run.requeue(start)
         self._feed(0)
 
-    def _free(self) -> None:
-        for result in self.run.freed:
-            for ref in [result] if isinstance(result, Ref) else result:
-                self.io.delete(ref)
-        self.run.freed.clear()
+    async def _free(self) -> None:
+        if self.run.freed:
+            freed, self.run.freed = self.run.freed, []
+            await self._delete([ref for result in freed for ref in ([result] if isinstance(result, Ref) else result)])
+
+    async def _delete(self, refs: Sequence[Ref]) -> None:
+        """Forget results that nobody reads; what cannot be deleted is logged, and disturbs nothing."""
+        with anyio.CancelScope(shield=True):
+            if "shared" in self.io.capabilities:
+                await to_thread.run_sync(_delete, self.io, refs)
+            else:
+                _delete(self.io, refs)
 
     async def _conclude(self) -> None:
         if self.record.ended is not None:
@@ -269,23 +303,30 @@ class Runner:
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "ended", "job", "runner", "scope", "timed_out")
+    __slots__ = ("began", "job", "runner", "scope", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
-        self.runner, self.job, self.scope = runner, job, scope
+        self.runner: Runner | None = runner
+        self.job: Job | None = job
+        self.scope: anyio.CancelScope | None = scope
         self.began: float | None = None
-        self.timed_out = self.ended = False
+        self.timed_out = False
 
     def started(self) -> None:
-        if self.began is None:
-            self.began = self.runner.clock.monotonic()
-            if self.job.timeout is not None:
-                self.runner.arm(self, self.job.timeout)
+        runner, job = self.runner, self.job
+        if self.began is None and runner is not None and job is not None:
+            self.began = runner.clock.monotonic()
+            if job.timeout is not None:
+                runner.arm(self, job.timeout)
 
     def expire(self) -> None:
-        if not self.ended:
+        if self.scope is not None:
             self.timed_out = True
             self.scope.cancel()
+
+    def end(self) -> None:
+        """Let go of everything: its timer may be due in an hour only."""
+        self.scope = self.job = self.runner = None
 
     async def send(self, message: Any) -> None:
         raise UnsupportedError("this runner", "streams", f"take {message!r} from a running job")
@@ -347,7 +388,15 @@ def _single(error: BaseException) -> BaseException:
     return error
 
 
-def _timed_out(job: Job, ending: str, duration: float) -> Outcome:
+def _delete(io: IOManager, refs: Sequence[Ref]) -> None:
+    for ref in refs:
+        try:
+            io.delete(ref)
+        except Exception:  # noqa: BLE001  (whatever an adapter raises: the run does not need it)
+            _log.warning("the result %s, which nobody reads any more, cannot be deleted", ref, exc_info=True)
+
+
+def _timed_out(job: Job, ending: str, duration: float, result: Ref | Items | None = None) -> Outcome:
     assert job.timeout is not None
     return Outcome(
         state=State.TIMED_OUT,
@@ -355,6 +404,8 @@ def _timed_out(job: Job, ending: str, duration: float) -> Outcome:
         duration=duration,
         attempt=job.attempt,
         still_running=ending == "running",
+        result=result,
+        task=job.task,
     )
 
 
@@ -371,9 +422,9 @@ def _entry(change: Change, at: float) -> TaskChange:
         attempt=change.attempt,
         index=change.index,
         duration=round(outcome.duration, 6),
-        reason=outcome.reason,
+        reason=writable(outcome.reason),
         worker=outcome.worker,
-        traceback=outcome.traceback,
+        traceback=writable(outcome.traceback),
     )
     if isinstance(result, Items):
         entry.count, entry.attempts, entry.missing = result.count, result.attempts, sorted(result.missing)
@@ -381,5 +432,5 @@ def _entry(change: Change, at: float) -> TaskChange:
     elif result is not None:
         entry.result = result.result_id
     if outcome.error is not None:
-        entry.error = f"{type(outcome.error).__name__}: {outcome.error}"
+        entry.error = described(outcome.error)
     return entry

@@ -216,6 +216,9 @@ class Run:
                 inputs[parameter] = self._mapped[start.task].ref(start.index)
             else:
                 inputs[parameter] = Stream(result, stream_kind(task.parameters[parameter].hint))
+        for parameter in task.positional:  # one that is left out would shift those after it
+            if parameter not in inputs and parameter not in arguments and not task.parameters[parameter].required:
+                arguments[parameter] = task.parameters[parameter].default
         return Job(
             run_id=self.run_id,
             task=start.task,
@@ -377,8 +380,9 @@ class Run:
         mapped.stopped = outcome
         self._items_left -= max(0, mapped.count - mapped.next - 1)
         for key in [key for key in self._retrying if key[0] == name]:
-            del self._retrying[key]
+            waiting = self._retrying.pop(key)
             mapped.inflight -= 1
+            self.changes.append(Change(name, waiting.index, waiting.attempt - 1, State.RETRYING, State.CANCELLED, None))
 
     def _settle_items(self, name: str) -> None:
         mapped = self._mapped[name]

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import inspect
 import re
+import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Task:
     """
 
     __slots__ = (
+        "_execution",
         "_fingerprint",
         "_function",
         "_positional",
@@ -93,6 +95,7 @@ class Task:
         self.call, self.name = call, name
         for setting, value in settings.items():
             setattr(self, setting, value)
+        self._execution = _execution(call)
         self._schema: Schema | None = None
         self._fingerprint: str | None = None
         self._function: Function | None = None
@@ -168,7 +171,7 @@ class Task:
         ``version=``; not retries, timeout or tags, and not the code that it calls.
         """
         if self._fingerprint is None:
-            text = "\0".join([_source(self.call), repr(_defaults(self.call)), self.version])
+            text = "\0".join([_source(self.call), _defaults(self.call), self.version])
             self._fingerprint = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self._fingerprint
 
@@ -186,7 +189,7 @@ class Registry(Mapping[str, Task]):
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
-        self._names: dict[int, list[str]] = {}  # by the identity of the function, for dependencies=[function]
+        self._names: dict[object, list[str]] = {}  # by the identity of the function, for dependencies=[function]
 
     def __getitem__(self, name: str) -> Task:
         try:
@@ -289,10 +292,10 @@ class Registry(Mapping[str, Task]):
         """Forget a task; what depends on it will not plan any more."""
         task = self[name]
         del self._tasks[name]
-        names = self._names[id(task.call)]
+        names = self._names[_identity(task.call)]
         names.remove(name)
         if not names:
-            del self._names[id(task.call)]
+            del self._names[_identity(task.call)]
 
     def problems(self) -> list[str]:
         """Say what would keep tasks from being planned or checked, one sentence each; none is an empty list."""
@@ -311,11 +314,15 @@ class Registry(Mapping[str, Task]):
         task = Task(function, name, checked)
         before = self._tasks.get(name)
         if before is not None:
-            if not _again(before.call, function):
+            if not _again(before, task):
                 raise DuplicateTaskError(name, before.place, task.place)
             self.remove(name)
         self._tasks[name] = task
-        self._names.setdefault(id(function), []).append(name)
+        self._names.setdefault(_identity(function), []).append(name)
+
+    def named(self, function: object) -> tuple[str, ...]:
+        """Return the names under which *function* is registered, in the order of registration; none if it is not."""
+        return tuple(self._names.get(_identity(function), ()))
 
     def _named(self, owner: str, argument: str, wanted: object) -> str:
         """Return the task name that *wanted*, a name or a task's function, stands for."""
@@ -325,7 +332,7 @@ class Registry(Mapping[str, Task]):
             return wanted
         if not callable(wanted):
             raise TaskDefinitionError(owner, argument, wanted, "a task name, or a function that is a task")
-        names = self._names.get(id(wanted), [])
+        names = self.named(wanted)
         if len(names) > 1:
             raise TaskDefinitionError(owner, argument, wanted, f"named: it is several tasks ({', '.join(names)})")
         if not names:
@@ -469,20 +476,24 @@ def _parameter_names(function: Callable[..., Any]) -> list[str] | None:
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
 
 
-def _again(before: Callable[..., Any], now: Callable[..., Any]) -> bool:
+def _again(before: Task, now: Task) -> bool:
     """Tell whether *now* is the same definition, run once more: a reloaded module, or a cell of a notebook."""
-    if before is now:
+    if before.call is now.call or qualified(before.call) != qualified(now.call) or "<locals>" in qualified(now.call):
         return False
-    if qualified(before) != qualified(now):
-        return False
-    code, again = getattr(before, "__code__", None), getattr(now, "__code__", None)
-    if code is None or again is None:
-        return False
-    if getattr(now, "__module__", None) == "__main__" and "__file__" not in getattr(
-        now, "__globals__", {"__file__": 0}
-    ):
-        return True
-    return bool(code.co_filename == again.co_filename and code.co_firstlineno == again.co_firstlineno)
+    if getattr(now.call, "__module__", None) == "__main__":
+        return "__file__" not in getattr(now.call, "__globals__", {"__file__": 0})
+    return now._execution is not None and now._execution is not before._execution
+
+
+def _execution(function: Callable[..., Any]) -> object:
+    """Return what stands for one execution of the function's module: a reload has a new spec."""
+    return getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__spec__", None)
+
+
+def _identity(function: object) -> object:
+    """Return what two references to one function have in common; a method is a new object at each look."""
+    owner, inner = getattr(function, "__self__", None), getattr(function, "__func__", None)
+    return id(function) if inner is None else (id(owner), id(inner))
 
 
 def _place(function: Callable[..., Any]) -> str:
@@ -491,8 +502,12 @@ def _place(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else qualified(function)
 
 
-def _defaults(function: Callable[..., Any]) -> tuple[object, ...]:
-    return (getattr(function, "__defaults__", None), sorted((getattr(function, "__kwdefaults__", None) or {}).items()))
+def _defaults(function: Callable[..., Any]) -> str:
+    """Write the defaults down, and what a partial has bound; without addresses, which differ in every process."""
+    bound = (getattr(function, "args", ()), getattr(function, "keywords", {})) if hasattr(function, "func") else ()
+    inner = getattr(function, "func", function)
+    defaults = (getattr(inner, "__defaults__", None), sorted((getattr(inner, "__kwdefaults__", None) or {}).items()))
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr((bound, defaults)))
 
 
 def _source(function: Callable[..., Any]) -> str:

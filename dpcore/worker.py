@@ -13,7 +13,6 @@ import sys
 import threading
 import traceback as tracebacks
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from inspect import isawaitable
@@ -115,15 +114,17 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
         line.started()
     began = perf_counter()
     store = _Store(job)
+    current = _current.set(CurrentJob(job))
     try:
-        with _as_current(job):
-            positional, named = _arguments(job)
-            value = job.function.call(*positional, **named)
-            if isawaitable(value):
-                raise _misses_async(job, value)
-            result = store.all(value) if job.streams else store.one(value)
+        positional, named = _arguments(job)
+        value = job.function.call(*positional, **named)
+        if isawaitable(value):
+            raise _misses_async(job, value)
+        result = store.all(value) if job.streams else store.one(value)
     except BaseException as error:  # noqa: BLE001  (SystemExit and the like fail the attempt, not the worker)
         return _failed(job, error, began, store.stored)
+    finally:
+        _current.reset(current)
     return _succeeded(job, result, began, store.where)
 
 
@@ -140,34 +141,27 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
         line.started()
     began = perf_counter()
     store = _Store(job)
+    current = _current.set(CurrentJob(job))
     try:
-        with _as_current(job):
-            positional, named = await _in(in_thread, _arguments, job)
-            value = job.function.call(*positional, **named)
-            if isawaitable(value):
-                value = await value
-            if hasattr(value, "__aiter__") and (job.streams or job.is_async):
-                result = await _drained(store, value, in_thread)
-            else:
-                result = await _in(in_thread, store.all if job.streams else store.one, value)
+        positional, named = await _in(in_thread, _arguments, job)
+        value = job.function.call(*positional, **named)
+        if isawaitable(value):
+            value = await value
+        if hasattr(value, "__aiter__") and (job.streams or job.is_async):
+            result = await _drained(store, value, in_thread)
+        else:
+            result = await _in(in_thread, store.all if job.streams else store.one, value)
     except BaseException as error:
         if _being_cancelled(error):
             raise
         return _failed(job, error, began, store.stored)
+    finally:
+        _current.reset(current)
     return _succeeded(job, result, began, store.where)
 
 
 async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: Any) -> Any:
     return call(*arguments) if in_thread is None else await in_thread(call, *arguments)
-
-
-@contextmanager
-def _as_current(job: Job) -> Generator[None]:
-    token = _current.set(CurrentJob(job))
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 # ---------------------------------------------------------------- inputs
@@ -238,8 +232,12 @@ class _Store:
         """Store each item of an iterable."""
         if not isinstance(value, Iterable) or isinstance(value, str | bytes):
             raise TypeError(f"task {self.job.task!r} streams its output, but returned {value!r}, which has no items")
-        for item in value:
-            self.item(item)
+        try:
+            for item in value:
+                self.item(item)
+        finally:  # what it holds is let go now, also when an item cannot be stored
+            if (close := getattr(value, "close", None)) is not None and isinstance(value, Generator):
+                close()
         return Items(self.job.run_id, self.job.task, self.count, self.job.attempt)
 
 
@@ -288,6 +286,7 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
         duration=perf_counter() - began,
         attempt=job.attempt,
         worker=_worker(),
+        task=job.task,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import pickle
 import threading
 import time
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 import dpcore
+import dpcore_plugins
 from dpcore import App, Executor, Outcome, State, current_job
 from dpcore.errors import (
     AdapterNotFoundError,
@@ -24,6 +26,7 @@ from dpcore.errors import (
     RunFailedError,
     RunningLoopError,
     RunNotFoundError,
+    SettingError,
     TaskError,
     TaskNotFoundError,
     TaskTimeoutError,
@@ -759,3 +762,174 @@ async def test_an_argument_of_run_that_makes_no_sense_is_told(tasks, plugins, ar
         with pytest.raises((ValueError, TypeError), match=words):
             await app.run(**arguments)
         assert await (await app.store()).list() == []
+
+
+async def test_functions_select_the_tasks_they_are_whatever_their_names(tasks, plugins):
+    @tasks.task(name="load")
+    def other() -> str:
+        return "wrong"
+
+    @tasks.task(name="etl.load")
+    def load() -> str:
+        return "right"
+
+    async with App(tasks, plugins=plugins) as app:
+        assert dict(await app.run(root_tasks=[load])) == {"etl.load": "right"}
+        assert dict(await app.run(exclude=[other])) == {"etl.load": "right"}
+        result = await app.run(load)
+        assert (await app.history(result.run_id)).record.selection["selection"] == ["etl.load"]
+
+
+async def test_an_exception_that_cannot_be_written_down_fails_its_task_and_no_more(tasks, app):
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    errors = {"surrogate": ValueError("caf\udce9.csv"), "frozen": Frozen(7), "mute": Mute()}
+    for name, error in errors.items():
+
+        @tasks.task(name=name)
+        def bad(error=error):
+            raise error
+
+    @tasks.task
+    def good() -> int:
+        return 1
+
+    async with app:
+        result = await app.run(check=False, metadata={"file": "caf\udce9.csv"})
+        history = await app.history(result.run_id)
+        with pytest.raises(RunFailedError):
+            result.raise_for_failure()
+    assert result["good"] == 1
+    assert {name: type(error) for name, error in result.errors.items()} == {
+        name: type(error) for name, error in errors.items()
+    }
+    assert history.tasks["surrogate"].error == "ValueError: caf\\udce9.csv"
+    assert history.record.state is State.FAILED
+
+
+async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(tasks, plugins):
+    running, most, lock, release = [0], [0], threading.Lock(), threading.Event()
+
+    @tasks.task(timeout=0.02, max_retries=5, fail_safe=True)
+    def stuck() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        release.wait(0.15)
+        with lock:
+            running[0] -= 1
+
+    with anyio.fail_after(20):
+        async with App(tasks, executor="threads?slots=1", plugins=plugins) as app:
+            result = await app.run()
+    assert result.outcomes["stuck"].state is State.TIMED_OUT
+    assert result.outcomes["stuck"].attempt == 6
+    assert most[0] == 1
+
+
+@pytest.mark.parametrize(("adapter", "slots"), [("inline", 1), ("threads?slots=2", 2)])
+async def test_runs_of_one_app_share_its_slots(tasks, plugins, adapter, slots):
+    running, most = [0], [0]
+
+    @tasks.task
+    async def work() -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        running[0] -= 1
+
+    async with App(tasks, executor=adapter, plugins=plugins) as app, anyio.create_task_group() as group:
+        for _ in range(6):
+            group.start_soon(app.run)
+    assert most[0] == slots
+
+
+async def test_a_generator_is_closed_when_an_item_of_it_cannot_be_stored(tasks, plugins, executor, tmp_path):
+    closed = []
+
+    @tasks.task
+    def items() -> Iterator[object]:
+        try:
+            yield 1
+            yield threading.Lock()
+        finally:
+            closed.append(True)
+
+    async with App(tasks, executor=executor, io=f"filesystem:{tmp_path}/runs", plugins=plugins) as app:
+        result = await app.run(check=False)
+        assert closed == [True]
+        assert result.state is State.FAILED
+        assert (await app.io()).list(result.run_id) == []
+
+
+async def test_a_stream_that_timed_out_leaves_no_item_behind(tasks, quick):
+    @tasks.task(timeout=0.05)
+    async def endless() -> AsyncIterator[int]:
+        number = 0
+        while True:
+            yield (number := number + 1)
+            await anyio.sleep(0.001)
+
+    with anyio.fail_after(10):
+        async with quick as app:
+            result = await app.run(check=False)
+            assert (await app.io()).list(result.run_id) == []
+    assert result.outcomes["endless"].state is State.TIMED_OUT
+
+
+async def test_a_positional_parameter_that_is_left_out_keeps_its_default(tasks, quick):
+    @tasks.task
+    def pair(a: int = 1, b: int = 2, /) -> tuple[int, int]:
+        return a, b
+
+    async with quick as app:
+        assert (await app.run(params={"b": 5}))["pair"] == (1, 5)
+
+
+async def test_a_result_that_cannot_be_deleted_disturbs_nothing(tasks, executor, caplog):
+    class Sticky(dpcore_plugins.MemoryIO):
+        def remove(self, ref):
+            raise OSError("read-only")
+
+    tasks.task(name="one")(lambda: 1)
+    tasks.task(name="two", dependencies=["one"])(lambda one: one + 1)
+    async with App(tasks, executor=executor, io=Sticky(), plugins=dpcore.Plugins(installed=False)) as app:
+        assert (await app.run(keep="leaves"))["two"] == 2
+    assert "which nobody reads any more, cannot be deleted" in caplog.text
+
+
+async def test_an_executor_without_a_slot_is_told_before_anything_runs(tasks, plugins):
+    class Slotless(Executor):
+        slots = 0
+
+        async def run(self, job, line): ...
+
+    tasks.task(name="one")(lambda: 1)
+    async with App(tasks, executor=Slotless(), plugins=plugins) as app:
+        with pytest.raises(SettingError, match="executor Slotless: setting 'slots' is 0 with a window of 0"):
+            await app.run()
+        assert await (await app.store()).list() == []
+
+
+def test_a_keyboard_interrupt_in_a_body_cancels_the_run_records_it_and_goes_on(tasks, plugins, tmp_path):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    tasks.task(interrupted)
+    store = f"sqlite:{tmp_path}/runs.db"
+    with pytest.raises(KeyboardInterrupt):
+        dpcore.run(registry=tasks, executor="inline", store=store, plugins=plugins)
+
+    async def look():
+        async with App(tasks, store=store, plugins=plugins) as app:
+            return await (await app.store()).list()
+
+    (record,) = anyio.run(look)
+    assert record.state is State.CANCELLED

@@ -334,11 +334,23 @@ def test_data_from_an_earlier_run_is_kept_apart(shop):
         ((), {"root_tasks": []}, SelectionError, "is empty"),
         ((), {"root_tasks": ["nope"]}, TaskNotFoundError, "there is no task 'nope'"),
         ((), {"exclude": ["nope"]}, TaskNotFoundError, "there is no task 'nope'"),
+        ((), {"exclude": "orders"}, SelectionError, "exclude= takes a list"),
+        ((5,), {}, SelectionError, "it is no name and no function"),
         ((print,), {}, SelectionError, "that function is not a task of the registry"),
     ],
 )
 def test_a_selection_that_stands_for_nothing_is_told(shop, selection, arguments, kind, words):
     assert any(isinstance(fault, kind) and words in str(fault) for fault in faults(shop, *selection, **arguments))
+
+
+def test_a_selection_that_is_empty_does_not_blame_the_registry(shop):
+    for arguments in ({"tags": []}, {"root_tasks": []}, {"exclude": ["orders+", "prices"]}):
+        (fault,) = faults(shop, **arguments)
+        assert "the selection is empty" in str(fault)
+
+
+def test_a_task_whose_result_is_given_may_be_excluded(shop):
+    assert plan("total", registry=shop, exclude=["orders"], params={"orders": [1]}).order == ("total",)
 
 
 def test_an_empty_registry_is_told(tasks):

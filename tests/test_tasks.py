@@ -296,3 +296,44 @@ def test_a_fingerprint_ignores_layout_comments_docstring_and_settings_that_are_n
 )
 def test_a_fingerprint_changes_with_code_defaults_and_version(source, settings):
     assert fingerprint_of(source, **settings) != fingerprint_of("def f(a=1):\n    return a + 1\n")
+
+
+def test_a_function_that_makes_tasks_of_one_name_is_told_the_second_time(tasks):
+    def make(number):
+        @tasks.task
+        def load():
+            return number
+
+    make(1)
+    with pytest.raises(DuplicateTaskError, match="task 'load' is defined twice"):
+        make(2)
+
+
+def test_a_method_is_the_same_task_at_each_look(tasks):
+    class Shop:
+        def orders(self):
+            return [1]
+
+        def total(self, orders):
+            return sum(orders)
+
+    shop = Shop()
+    tasks.task(shop.orders)
+    tasks.task(dependencies=[shop.orders])(shop.total)
+    assert tasks["total"].dependencies == ("orders",)
+    assert dpcore.plan(shop.total, registry=tasks).order == ("orders", "total")
+    assert tasks.named(Shop().orders) == ()
+
+
+def test_a_fingerprint_covers_what_a_partial_binds_and_no_address(tasks):
+    def add(a, b=object()):  # noqa: B008  (it prints with its address)
+        return a
+
+    for name, call in [
+        ("one", functools.partial(add, 1)),
+        ("two", functools.partial(add, 2)),
+        ("same", functools.partial(add, 1)),
+    ]:
+        tasks.task(name=name)(call)
+    assert tasks["one"].fingerprint == tasks["same"].fingerprint != tasks["two"].fingerprint
+    assert " at 0x" not in repr(tasks["one"].fingerprint)

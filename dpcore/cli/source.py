@@ -149,6 +149,11 @@ def _told(error: BaseException) -> str:
 def _only(module: ModuleType, place: str) -> Registry:
     own = _registries(module)
     filled = [name for name, registry in own.items() if registry and registry is not default_registry]
+    if filled and any(task.call.__module__ == module.__name__ for task in default_registry.values()):
+        raise Refusal(
+            f"{place} has tasks of @task, and the registry {listed(filled)} with others; put them into one registry, "
+            f"or say which is meant: {' or '.join(f'{place}:{name}' for name in filled)}"
+        )
     if len(filled) > 1:
         choice = " or ".join(f"{place}:{name}" for name in filled)
         raise Refusal(f"{place} has several registries of tasks ({listed(filled)}); say which is meant: {choice}")

@@ -35,7 +35,8 @@ class Executor(Adapter):
     Capabilities:
 
     - ``kills``: a timeout or a cancellation really stops the code, also sync code;
-    - ``isolates``: a crash of a task is not a crash of the program;
+    - ``isolates``: jobs run in other processes, so that a crash of a task is not a crash of
+      the program, and nothing that is kept in this process's memory is seen by them;
     - ``streams``: it passes messages between the runner and a running job;
     - ``remote``: jobs run on other machines.
 
@@ -65,12 +66,15 @@ class Executor(Adapter):
         """Have *job* done, and say how it went.
 
         The work itself is :func:`dpcore.perform` (or :func:`dpcore.perform_async`),
-        which never raises; an executor that returns what it returns is whole.
+        which never raises, and which calls ``line.started()`` if it is given the line; an
+        executor that returns what it returns is whole.  Jobs and outcomes pickle.  Where
+        ``perform(job)`` runs in another process, without a line, call ``line.started()``
+        here.  A job whose process dies is a failed outcome like any other.  Timeouts and
+        retries are the runner's: it cancels this call, and calls again.
 
         Cancelling this call cancels the job: a job that was given and has not
-        started never will, a running one is stopped if the executor ``kills``.
-        An executor raises only if it cannot run jobs any more; the run then fails
-        with that error.
+        started never will, a running one is stopped if the executor ``kills``, and
+        left to itself otherwise.  What this raises counts as a failed attempt.
         """
 
     async def __aenter__(self) -> Self:

@@ -29,7 +29,8 @@ class IOManager(Adapter):
 
     Capabilities:
 
-    - ``shared``: other processes of this machine reach what is stored.  The adapter
+    - ``shared``: other processes of this machine reach what is stored, and save, load
+      and delete at the same time, also in one run.  The adapter
       then pickles (by its settings), and the copy works on the same results;
     - ``copies``: what is loaded is not the object that was saved; changing it changes
       nothing stored.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, NamedTuple
 
 from dpcore.jobs import Function
 from dpcore.ports import Adapter
@@ -71,10 +71,25 @@ def _expected_to_fail(test: object) -> bool:
     return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)
 
 
-def leftovers() -> tuple[int, int]:
-    """Return how many file descriptors are open, and how many threads run."""
+class Leftovers(NamedTuple):
+    """How many file descriptors are open, threads run, and child processes live."""
+
+    descriptors: int
+    threads: int
+    children: int
+
+    def no_more_than(self, before: Leftovers) -> bool:
+        """Whether none of the numbers has grown."""
+        return all(now <= then for now, then in zip(self, before, strict=True))
+
+
+def leftovers() -> Leftovers:
+    """Count what an adapter may leave behind."""
     gc.collect()
-    return len(os.listdir("/dev/fd")), threading.active_count()  # noqa: PTH208  (iterating would hold one open)
+    descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208  (iterating would hold one open)
+    tasks = Path("/proc/self/task")
+    children = [file.read_text().split() for file in tasks.glob("*/children")] if tasks.exists() else []
+    return Leftovers(descriptors, threading.active_count(), sum(map(len, children)))
 
 
 # ---------------------------------------------------------------- writers that are killed

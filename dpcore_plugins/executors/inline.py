@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from anyio import Lock
+
 from dpcore import Executor, Job, Line, Outcome, perform_async
 
 __all__ = ("InlineExecutor",)
@@ -12,8 +14,12 @@ class InlineExecutor(Executor):
 
     For tests, for debugging with a debugger, and for tasks so small that anything
     else costs more than they do.  A plain function blocks the event loop while it
-    runs and cannot be stopped; a coroutine function can.
+    runs and cannot be stopped; a coroutine function can.  Several runs of one app
+    take turns, job by job.
     """
+
+    def __init__(self) -> None:
+        self._turn: Lock | None = None
 
     @property
     def slots(self) -> int:
@@ -22,7 +28,10 @@ class InlineExecutor(Executor):
 
     async def run(self, job: Job, line: Line) -> Outcome:
         """Do *job* on the event loop."""
-        outcome = await perform_async(job, line)
+        if self._turn is None:  # made here, because it belongs to the loop that runs
+            self._turn = Lock(fast_acquire=True)
+        async with self._turn:
+            outcome = await perform_async(job, line)
         if isinstance(outcome.error, KeyboardInterrupt):
             raise outcome.error  # the user's Ctrl-C hit the body, which ran in the main thread
         return outcome

@@ -134,3 +134,11 @@ def test_a_module_that_misses_another_says_so(command, write):
     said = command("run", "flow", code=2).stderr
     assert "flow fails when it is imported" in said
     assert "No module named 'surely_not_there'" in said
+
+
+def test_tasks_in_two_registries_are_not_passed_over_in_silence(command, write):
+    write("lib.py", "from dpcore import Registry\nshared = Registry()\n@shared.task\ndef theirs(): ...\n")
+    write("mine.py", "from lib import shared\nfrom dpcore import task\n@task\ndef mine(): ...\n")
+    said = command("run", "mine.py", code=2).stderr
+    assert "mine.py has tasks of @task, and the registry 'shared' with others" in said
+    assert "mine.py:shared" in said
