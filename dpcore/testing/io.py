@@ -377,6 +377,24 @@ class IOManagerConformance(Conformance, suite=True):
             for number in range(200):
                 io.save(_REF, self._version(number))
 
+    def test_what_several_save_at_once_is_all_there(self, tmp_path: Path) -> None:
+        """Each saves refs of its own in one run: from threads, and with ``shared`` each by an instance of its own."""
+        io = self.make(tmp_path)
+        managers = [self.make(tmp_path) if "shared" in io.capabilities else io for _ in range(4)]
+
+        def save(number: int) -> None:
+            for attempt in range(25):
+                managers[number].save(Ref("r1", f"t{number}", str(attempt)), [number, attempt])
+
+        threads = [threading.Thread(target=save, args=[number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(io.list("r1")) == 100
+        for ref in io.list("r1"):
+            assert io.load(ref) == [int(ref.task[1:]), int(ref.result_id)]
+
     def test_a_run_that_is_cleared_while_it_is_written_holds_whole_values_or_none(self, tmp_path: Path) -> None:
         """No save fails because of it, no load sees a torso, and what is listed at the end loads."""
         io = self.make(tmp_path)

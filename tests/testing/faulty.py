@@ -6,11 +6,13 @@ import os
 import pickle
 import re
 import tempfile
+import threading
 from pathlib import Path
 
 from anyio.lowlevel import checkpoint
 
 from dpcore.jobs import Ref
+from dpcore.ports import IOManager
 from dpcore.ports.runstore import Document
 from dpcore.testing import IOManagerConformance, RunStoreConformance
 from dpcore_plugins.io.filesystem import FilesystemIO
@@ -80,6 +82,44 @@ class StoresWhatIsPrinted(FilesystemIO):
 class MixesUpTasks(MemoryIO):
     def write(self, ref, value):
         return super().write(Ref(ref.run_id, ref.task.split(".")[0], ref.result_id), value)
+
+
+class ReadsThenWritesTheRun(IOManager):
+    """One file a run, which others may have changed between reading and writing it."""
+
+    capabilities = frozenset({"copies", "shared"})
+
+    def __init__(self, path):
+        self.path = path
+
+    def run(self, run_id):
+        file = self.path / run_id
+        return pickle.loads(file.read_bytes()) if file.exists() else {}
+
+    def write(self, ref, value):
+        self.path.mkdir(exist_ok=True)
+        results = {**self.run(ref.run_id), (ref.task, ref.result_id): pickle.dumps(value)}
+        torso = self.path / f".{os.getpid()}.{threading.get_ident()}"
+        torso.write_bytes(pickle.dumps(results))
+        torso.replace(self.path / ref.run_id)
+        return str(self.path / ref.run_id)
+
+    def read(self, ref):
+        return pickle.loads(self.run(ref.run_id)[ref.task, ref.result_id])
+
+    def has(self, ref):
+        return (ref.task, ref.result_id) in self.run(ref.run_id)
+
+    def remove(self, ref):
+        raise NotImplementedError("not what is tested here")
+
+    def refs(self, run_id, task):
+        return [Ref(run_id, *key) for key in self.run(run_id) if task in (None, key[0])]
+
+
+class TestReadsThenWritesTheRun(IOManagerConformance):
+    def make(self, tmp_path):
+        return ReadsThenWritesTheRun(tmp_path / "runs")
 
 
 class TestWritesInPlace(IOManagerConformance):

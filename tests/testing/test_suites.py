@@ -16,6 +16,7 @@ from dpcore_plugins.io.memory import MemoryIO
 FAULTY = Path(__file__).with_name("faulty.py")
 
 BROKEN = {
+    "ReadsThenWritesTheRun": ["what_several_save_at_once_is_all_there"],
     "WritesInPlace": [
         "a_failed_save_keeps_what_was_there",
         "a_killed_writer_leaves_the_old_value_or_the_new_one",
