@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -313,7 +314,8 @@ def test_an_option_beats_the_environment_that_the_file_and_that_the_default(
     assert stores() == {".dpcore/runs.db", "file.db", "environment.db", "option.db"}
     assert "inline" in command("runs", "show", "latest").stdout
     for name in stores():
-        assert sqlite3.connect(folder / name).execute("SELECT count(*) FROM document").fetchone() == (1,)
+        with closing(sqlite3.connect(folder / name)) as db:
+            assert db.execute("SELECT count(*) FROM document").fetchone() == (1,)
 
 
 def test_the_project_file_is_found_upward_and_its_settings_reach_the_adapter(command, write, folder, monkeypatch):
