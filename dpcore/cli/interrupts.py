@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from time import monotonic
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import click
 
@@ -27,7 +30,8 @@ CANCELLED = 130
 """The exit code of what Ctrl-C or SIGTERM has ended: 128 and the number of SIGINT, as shells have it."""
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-_PATIENCE = 0.5  # seconds for the event loop to take note, and for threads to end
+_STOP = 0  # among the numbers of signals, of which it is none
+_PATIENCE = 0.5  # seconds for the event loop to take note, for threads to end, and for output to be flushed
 _BODIES = (perform.__code__, perform_async.__code__)
 
 
@@ -43,8 +47,13 @@ class Interrupts:
     """Has Ctrl-C and SIGTERM cancel a run, for the length of a ``with`` block.
 
     Before there is a run they raise KeyboardInterrupt, and after it they end the
-    process, which may be waiting for threads that nothing can stop.  Only the main thread can
-    receive signals; in another one nothing is changed.
+    process, which may be waiting for threads that nothing can stop.  One that was
+    ignored already stays ignored.  Only the main thread can change what signals do;
+    in another one nothing is changed.
+
+    A thread watches for them.  A handler alone would not do: it runs in the main
+    thread, which stays in whatever it waits for if the system gives the signal to
+    another one.
     """
 
     def __init__(self) -> None:
@@ -52,66 +61,123 @@ class Interrupts:
         """What has been received; empty while nothing has."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cancel: Callable[[str], None] | None = None
+        self._turn = threading.Lock()  # between a signal and the beginning of a run
+        self._noted = threading.Event()
+        self._nudges = 0  # signals of the watcher's own that are on their way
+        self._insists = self._has_raised = self._is_over = False
         self._before: dict[int, Any] = {}
-        self._received, self._noted = threading.Event(), threading.Event()
-        self._insists = self._is_over = False
+        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._before = {one: old for one in _SIGNALS if (old := signal.getsignal(one)) is not signal.SIG_IGN}
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._write, False)
+            self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+            self._watcher = threading.Thread(target=self._watch, daemon=True, name="dpcore interrupts")
+            self._watcher.start()
+            for number in self._before:
+                signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if self._watcher is not None:
+            os.write(self._write, bytes([_STOP]))
+            self._watcher.join()  # first, as what it sends to this thread must still be ours to handle
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wakeup)
+            os.close(self._read)
+            os.close(self._write)
+        if self._has_raised and isinstance(error, Exception):
+            raise KeyboardInterrupt from error  # what was being imported has made another error of it
 
     @contextmanager
     def calling(self, cancel: Callable[[str], None]) -> Iterator[None]:
         """Have the first signal call *cancel* with its name, on the event loop that is running."""
-        self._loop, self._cancel = asyncio.get_running_loop(), cancel
-        # Made beforehand: a handler must not start a thread, as it may have interrupted just that.
-        threading.Thread(target=self._watch, daemon=True, name="dpcore interrupts").start()
+        with self._turn:
+            if self.reason or self._has_raised:  # and what was being imported has swallowed it
+                self._has_raised = True
+                raise KeyboardInterrupt
+            self._loop, self._cancel, self._context = asyncio.get_running_loop(), cancel, copy_context()
         try:
             yield
         finally:
-            self._loop = self._cancel = None
             self._is_over = True
+            self._loop = self._cancel = None
             self._noted.set()
-            self._received.set()  # lets the watching thread go
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    # ---------------------------------------------------------------- in the main thread
+
+    def _handle(self, _: int, frame: FrameType | None) -> None:
+        """Interrupt what the main thread does, where it has to be; all else is the watcher's."""
         if self._insists:
             self._insists = False
             if _is_in_body(frame):
                 raise Interrupted(f"interrupted by {self.reason}")
-            return
-        if self.reason or self._is_over:
-            end_process(f"ended at once; {'the run is recorded' if self._is_over else 'what was not recorded is lost'}")
-        self.reason = _SIGNALS[signal.Signals(number)]
-        if self._loop is None:
+        elif self._loop is None and not (self._is_over or self._has_raised):
+            self._has_raised = True
             raise KeyboardInterrupt
-        self._loop.call_soon_threadsafe(self._note)
-        self._received.set()
 
     def _note(self) -> None:
         self._noted.set()
         if self._cancel is not None:
             self._cancel(self.reason)
 
+    # ---------------------------------------------------------------- in the thread that watches
+
     def _watch(self) -> None:
-        """Interrupt a body that runs on the event loop itself and does not let it take note."""
-        self._received.wait()
-        if not self._noted.wait(_PATIENCE):
-            self._insists = True
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        number, patience = 0, None
+        while True:
+            until = None if patience is None else monotonic() + patience
+            received = self._next(until)
+            if received is None:
+                patience = None
+                if not self._noted.is_set():
+                    self._insists = True  # a body runs on the event loop itself, and does not let it take note
+                    self._nudge(number)
+            elif received == _STOP:
+                return
+            elif received in self._before:
+                number, patience = received, self._take_in(received)
+
+    def _next(self, until: float | None) -> int | None:
+        """Return the next signal that is not the watcher's own; None when it is *until*."""
+        while select.select([self._read], [], [], None if until is None else max(0.0, until - monotonic()))[0]:
+            received = os.read(self._read, 1)[0]
+            if received not in self._before or not self._nudges:
+                return received
+            self._nudges -= 1
+        return None
+
+    def _take_in(self, number: int) -> float | None:
+        """Act on a signal; return for how long the event loop may take to do so, if it has to."""
+        if self.reason or self._is_over:
+            end_process(f"ended at once; {'the run is recorded' if self._is_over else 'what was not recorded is lost'}")
+        with self._turn:
+            self.reason, loop = _SIGNALS[signal.Signals(number)], self._loop
+        if loop is None:
+            self._nudge(number)
+            return None
+        with suppress(RuntimeError):  # it has just been closed
+            loop.call_soon_threadsafe(self._note, context=self._context)
+        return _PATIENCE
+
+    def _nudge(self, number: int) -> None:
+        """Have the main thread call its handler, whatever it waits for."""
+        self._nudges += 1
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _is_in_body(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code not in _BODIES:
         frame = frame.f_back
     return frame is not None
+
+
+# ---------------------------------------------------------------- the end of the process
 
 
 def await_threads(tasks: Collection[str], *, cancelled: bool) -> None:
@@ -140,14 +206,18 @@ def _threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one is not main and not one.daemon and one.is_alive()]
 
 
-def end_process(why: str) -> None:
+def end_process(why: str) -> NoReturn:
     """End the process now, with the exit code of what was cancelled, and nothing but output flushed."""
-    # From a signal handler: what was interrupted may hold the lock of a stream, so nothing waits for one.
     os.write(2, f"dpcore: {why}\n".encode(errors="backslashreplace"))
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, RuntimeError, ValueError):  # closed, or interrupted while it was written to
-            continue
-    logging.shutdown()
+    # Whoever cannot go on may hold the lock of a stream; nobody waits for that.
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(_PATIENCE)
     os._exit(CANCELLED)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # there is none, its reader has gone, it is closed
+            stream.flush()
+    logging.shutdown()

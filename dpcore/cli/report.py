@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, TextIO
 
 from dpcore.app import Result
@@ -159,6 +160,10 @@ def reserved_stdout() -> Iterator[TextIO]:
     to stderr.
     """
     stdout = sys.stdout
+    if stdout is None:  # it was closed by whoever started this
+        with Path(os.devnull).open("w") as nowhere:
+            yield nowhere
+        return
     stdout.flush()
     with redirect_stdout(sys.stderr):
         if sys.__stdout__ is None or stdout is not sys.__stdout__:  # a caller has put something else in its place

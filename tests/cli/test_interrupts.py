@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -107,6 +109,23 @@ def test_a_body_that_blocks_the_event_loop_is_interrupted(start, command, write,
     assert "cancelled" in command("runs").stdout
 
 
+def test_a_signal_that_the_system_gives_to_another_thread_counts_as_well(start, write):
+    write(
+        "elsewhere.py",
+        """
+        import signal, threading, time
+        from dpcore import task
+        @task
+        def blocks() -> None:
+            send = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            threading.Thread(target=send, daemon=True).start()
+            time.sleep(1000)
+        """,
+    )
+    out, err = start("run", "elsewhere.py", "--executor", "inline").communicate(timeout=30)
+    assert ("cancelled (SIGTERM)" in out, err) == (True, "")
+
+
 def test_a_second_signal_ends_the_process_at_once(start, command, write):
     write(
         "stubborn.py",
@@ -143,6 +162,51 @@ def test_a_signal_before_anything_runs_leaves_no_record(start, command, write, f
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "dpcore: cancelled\n")
     assert not (folder / ".dpcore").exists()
+
+
+@pytest.mark.parametrize("swallowed", ["pass", "raise ValueError('something else')"])
+def test_a_signal_on_import_counts_whatever_the_file_makes_of_it(start, write, folder, swallowed):
+    write(
+        "slow.py",
+        f"""
+        import threading
+        from dpcore import task
+        @task
+        def work(): ...
+        try:
+            print('importing', flush=True)
+            threading.Event().wait()
+        except BaseException:
+            {swallowed}
+        """,
+    )
+    process = start("run", "slow.py")
+    wait_for(process, "importing")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dpcore: cancelled\n")
+    assert not (folder / ".dpcore" / "runs").exists()
+
+
+def test_a_signal_that_was_to_be_ignored_is_ignored(folder, write):
+    write("waiting.py", WAITING)
+    write(
+        "both.py",
+        """
+        import os, signal
+        def dpcore_started(app):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        """,
+    )
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as for a job in the background of a script
+        "from dpcore.cli import main; main()"
+    )
+    command = [sys.executable, "-P", "-W", "error", "-c", code, "run", "waiting.py", "-p", "both"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "cancelled (SIGTERM): 0 of 3 tasks" in done.stdout
 
 
 def test_a_signal_while_a_run_begins_cancels_it_and_is_recorded(start, command, write):

@@ -186,6 +186,13 @@ def test_a_reader_who_goes_away_does_not_disturb_the_run(start, write, command):
     assert "300/300" in command("runs").stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_run_without_a_stdout_runs(folder, orders, options):
+    code = "import os, sys; os.close(1); sys.stdout = None\nfrom dpcore.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "run", "orders.py", *options], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
 # ---------------------------------------------------------------- selection and parameters
 
 
