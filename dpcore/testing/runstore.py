@@ -553,7 +553,9 @@ class RunStoreConformance(Conformance, suite=True):
         before = leftovers()
         for _ in range(20):
             anyio.run(work, backend=backend)
-        assert leftovers().no_more_than(before)
+        after = leftovers()
+        assert after.descriptors == before.descriptors
+        assert after.no_more_than(before)
 
 
 async def _all_at_once(times: int, work: Callable[[int], Awaitable[Any]]) -> list[Any]:
