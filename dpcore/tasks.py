@@ -105,6 +105,11 @@ class Task:
         return f"<Task {self.name!r} at {self.place}>"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of :func:`task` that register this function like this again."""
+        return {setting: getattr(self, setting) for setting in _SETTINGS}
+
+    @property
     def function(self) -> Function:
         """The function, named so that another process finds it."""
         if self._function is None:
