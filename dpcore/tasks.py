@@ -306,7 +306,7 @@ class Registry(Mapping[str, Task]):
         """Say what would keep tasks from being planned or checked, one sentence each; none is an empty list."""
         found: list[str] = []
         for task in self._tasks.values():
-            wanted = [*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])]
+            wanted = dict.fromkeys([*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])])
             found += [str(TaskNotFoundError(name, self._tasks, task.name)) for name in wanted if name not in self]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HintWarning)

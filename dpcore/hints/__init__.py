@@ -9,6 +9,7 @@ Its floors, each of which stands on those below it:
 
 =============  ==================================================
 ``reading``    the schema of a function (:func:`schema`)
+``documents``  hints as JSON Schema
 ``values``     making values of text (:func:`convert`)
 ``streams``    who reads a stream, and how (:func:`stream_fits`)
 ``fitting``    does this output fit that input (:func:`fits`)

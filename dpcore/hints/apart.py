@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 from collections import Counter
@@ -15,6 +16,7 @@ __all__ = (
     "STANDARD",
     "Missing",
     "fields_of",
+    "inside",
     "is_subclass",
     "is_typed_dict",
     "members_of",
@@ -68,7 +70,7 @@ def members_of(hint: Any, *, newtypes: bool = False) -> list[Any]:
             found += [types.NoneType if value is None else Literal[value] for value in hint.__args__]
         elif hint is not typing.Never and hint is not typing.NoReturn:
             try:
-                inner = hint.__supertype__ if newtypes and isinstance(hint, NewType) else _inside(hint, origin)
+                inner = hint.__supertype__ if newtypes and isinstance(hint, NewType) else inside(hint, origin)
             except Exception:  # noqa: BLE001 - what stands in an alias or a bound is evaluated only now (PEP 695)
                 inner = MISSING
             openings += inner is not hint
@@ -82,7 +84,7 @@ def _is_any_of(these: tuple[Any, ...], hint: Any) -> bool:
     return any(hint is one for one in these)  # `in` would ask a stranger's __eq__
 
 
-def _inside(hint: Any, origin: Any) -> Any:
+def inside(hint: Any, origin: Any) -> Any:
     """What *hint* stands for; itself if it stands for itself."""
     if _is_any_of(_UNSAID, hint) or _is_any_of(_UNSAID, origin) or isinstance(hint, _UNSAID_KINDS):
         return MISSING
@@ -139,6 +141,15 @@ _ITEMS: Mapping[Any, Any] = {str: str, bytes: int, bytearray: int, memoryview: i
 STANDARD = frozenset({"builtins", "collections", "collections.abc", "typing", "contextlib", "types"})
 
 
+def _field(kind: Any, hint: Any) -> Any:
+    names = vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return typing.get_type_hints(holder, names, include_extras=True)["hint"]
+    except Exception:  # noqa: BLE001 - as above
+        return MISSING
+
+
 def seen_as(hint: Any, target: type) -> tuple[Any, ...] | None:
     """The arguments *hint* has as a *target*, one of its bases; None when nothing says what they are."""
     origin, arguments = parts_of(hint)
@@ -184,8 +195,8 @@ def fields_of(kind: Any) -> dict[str, tuple[Any, bool]]:
     """Each key of a TypedDict: its hint, and whether it must be there."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # noqa: BLE001 - as in schema(); here the keys are known all the same
-        hints = dict.fromkeys(kind.__annotations__, MISSING)
+    except Exception:  # noqa: BLE001 - as in schema(): the one that does not resolve costs itself alone
+        hints = {key: _field(kind, hint) for key, hint in kind.__annotations__.items()}
     found = {}
     for key, hint in hints.items():
         required = key in kind.__required_keys__

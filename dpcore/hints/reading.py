@@ -53,6 +53,29 @@ class Schema:
     extra_keywords: bool
     problems: tuple[str, ...]
 
+    def parameters_json_schema(self) -> dict[str, Any]:
+        """Describe what can be supplied as a JSON Schema (2020-12) of an object, with defaults where JSON can say them.
+
+        Values are described in the form that msgspec gives them as JSON.  What JSON
+        Schema has no word for is left open, under its name; a stream that is given
+        beforehand is a list.  Never raises.
+
+        >>> schema(lambda day, limit=10: ...).parameters_json_schema()["required"]
+        ['day']
+        """
+        from dpcore.hints.documents import parameters_document
+
+        rows = [(one.name, one.hint, one.default) for one in self.parameters.values()]
+        return parameters_document(rows, self.extra_keywords, _record_rows)
+
+    def result_json_schema(self) -> dict[str, Any]:
+        """Describe the result as a JSON Schema (2020-12); of a stream, one of its items.  Never raises."""
+        from dpcore.hints.documents import document
+        from dpcore.hints.streams import item_hint
+
+        hint = item_hint(self.result, is_async=self.is_async) if self.streams else self.result
+        return document(hint, _record_rows)
+
 
 def schema(function: Callable[..., Any]) -> Schema:
     """Read the parameters and the result of *function*: anything that can be called.
@@ -91,6 +114,10 @@ def schema(function: Callable[..., Any]) -> Schema:
         extra,
         tuple(problems),
     )
+
+
+def _record_rows(record: Any) -> list[tuple[str, Any, Any]]:
+    return [(one.name, one.hint, one.default) for one in schema(record).parameters.values()]
 
 
 _Row = tuple[str, Any, Any, bool]
@@ -179,8 +206,15 @@ def _resolved(hint: Any, owner: Any, place: str, problems: list[str]) -> Any:
         problem = "is a value, not a type"
     except Exception as error:  # noqa: BLE001 - evaluating a hint runs any code; whatever it raises costs this hint alone
         problem = f"does not resolve: {type(error).__name__}: {error}"
-    problems.append(f"the hint {shown(hint)!r} of {place} {problem}")
+    problems.append(f"the hint {_written(hint)!r} of {place} {problem}")
     return MISSING
+
+
+def _written(hint: Any) -> str:
+    try:
+        return shown(hint)
+    except Exception:  # noqa: BLE001 - a class may refuse even to say what it is called
+        return f"a {type(hint).__name__}"
 
 
 def _evaluated(hint: Any, owner: Any) -> Any:

@@ -20,7 +20,7 @@ from dpcore.hints.apart import MISSING, STANDARD, fields_of, is_typed_dict, memb
 from dpcore.hints.fitting import fits
 from dpcore.hints.streams import STREAMS
 
-__all__ = ("convert",)
+__all__ = ("CONTAINERS", "convert", "is_record")
 
 
 def convert(value: Any, hint: Any) -> Any:
@@ -145,7 +145,7 @@ _READERS: Mapping[Any, Callable[[str], Any]] = {
 }
 # A stream that is given beforehand is a list: it can be read again by the next attempt.
 _LISTS = (list, c.Sequence, c.MutableSequence, c.Collection, c.Iterable, c.Container, c.Reversible, *STREAMS)
-_CONTAINERS: Mapping[Any, type] = {
+CONTAINERS: Mapping[Any, type] = {
     **dict.fromkeys(_LISTS, list),
     **dict.fromkeys((set, c.Set, c.MutableSet), set),
     **dict.fromkeys((dict, c.Mapping, c.MutableMapping), dict),
@@ -166,7 +166,7 @@ def _from_text(text: str, member: Any) -> Any:
         return _enum(text, kind)
     if not text:
         raise _refusal(text, member)
-    if kind in _CONTAINERS or _is_record(kind):
+    if kind in CONTAINERS or is_record(kind):
         return _from_value(_parsed(text, member), member, text)
     if issubclass(kind, PurePath):
         return kind(text)
@@ -200,7 +200,8 @@ def _enum(text: str, kind: type[Enum]) -> Enum:
     raise _refusal(text, kind, f"there are {', '.join(kind.__members__)}")
 
 
-def _is_record(kind: Any) -> bool:
+def is_record(kind: Any) -> bool:
+    """Tell whether the instances of the class *kind* have fields that are written down."""
     return (
         dataclasses.is_dataclass(kind)
         or is_typed_dict(kind)
@@ -212,7 +213,7 @@ def _is_record(kind: Any) -> bool:
 
 def _parsed(text: str, member: Any) -> Any:
     kind, arguments = parts_of(member)
-    is_list = _CONTAINERS.get(kind, dict) is not dict and text.lstrip()[:1] not in ("[", "{")
+    is_list = CONTAINERS.get(kind, dict) is not dict and text.lstrip()[:1] not in ("[", "{")
     if is_list and _are_scalars(arguments or ()):
         return [part.strip() for part in text.split(",")]
     try:
@@ -223,16 +224,16 @@ def _parsed(text: str, member: Any) -> Any:
 
 def _are_scalars(arguments: Iterable[Any]) -> bool:
     kinds = [parts_of(member)[0] for argument in arguments for member in members_of(argument, newtypes=True)]
-    return not any(kind in _CONTAINERS or (isinstance(kind, type) and _is_record(kind)) for kind in kinds)
+    return not any(kind in CONTAINERS or (isinstance(kind, type) and is_record(kind)) for kind in kinds)
 
 
 def _from_value(value: Any, member: Any, written: Any = MISSING) -> Any:
     kind, arguments = parts_of(member)
     given = value if written is MISSING else written
     try:
-        if kind in _CONTAINERS:
-            return _filled(value, _CONTAINERS[kind], arguments)
-        if kind in _READERS or _is_record(kind) or issubclass(kind, Enum):
+        if kind in CONTAINERS:
+            return _filled(value, CONTAINERS[kind], arguments)
+        if kind in _READERS or is_record(kind) or issubclass(kind, Enum):
             return msgspec.convert(value, member, strict=False, dec_hook=lambda hint, inner: convert(inner, hint))
     except (ValueError, TypeError, NameError) as error:
         raise _refusal(given, member, str(error)) from None
