@@ -2,8 +2,9 @@
 
 Containers, unions and aliases are taken apart here; classes are described by
 msgspec, and pydantic's models by themselves.  What none of them knows is left
-open, under its name: a document may say too little, and never refuses a value
-that the hint allows.
+open, under its name: a document says too little rather than too much.  It is
+stricter than Python in two things only: a bool is no integer and a str no array
+there, and what ``msgspec.Meta`` demands is written down, which nobody checks here.
 """
 
 from __future__ import annotations
