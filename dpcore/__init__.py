@@ -19,70 +19,60 @@ The modules are floors; each stands only on those below it:
 ``hints``             the schema of a function; does this output fit that input
 ``errors``, ``clock`` what is raised on purpose; what time it is
 ====================  ===========================================================
+
+A name is imported from its floor when it is first used, so that ``dpcore --help`` need
+not wait for an event loop; ``__init__.pyi`` tells type checkers where each comes from.
 """
 
-from dpcore.app import App as App
-from dpcore.app import Result as Result
-from dpcore.app import run as run
-from dpcore.errors import DpcoreError as DpcoreError
-from dpcore.hookspecs import hookimpl as hookimpl
-from dpcore.jobs import Items as Items
-from dpcore.jobs import Job as Job
-from dpcore.jobs import Outcome as Outcome
-from dpcore.jobs import Ref as Ref
-from dpcore.jobs import State as State
-from dpcore.plans import Plan as Plan
-from dpcore.plans import plan as plan
-from dpcore.plugins import Plugins as Plugins
-from dpcore.ports import Executor as Executor
-from dpcore.ports import IOManager as IOManager
-from dpcore.ports import Lease as Lease
-from dpcore.ports import Line as Line
-from dpcore.ports import RunStore as RunStore
-from dpcore.ports.runstore import EXISTING as EXISTING
-from dpcore.ports.runstore import Document as Document
-from dpcore.ports.runstore import Fence as Fence
-from dpcore.providers import Command as Command
-from dpcore.providers import Provider as Provider
-from dpcore.runs import Run as Run
-from dpcore.tasks import Registry as Registry
-from dpcore.tasks import Task as Task
-from dpcore.tasks import registry as registry
-from dpcore.tasks import task as task
-from dpcore.worker import current_job as current_job
-from dpcore.worker import perform as perform
-from dpcore.worker import perform_async as perform_async
+from importlib import import_module
+from typing import Any
 
-__all__ = (
-    "EXISTING",
-    "App",
-    "Command",
-    "Document",
-    "DpcoreError",
-    "Executor",
-    "Fence",
-    "IOManager",
-    "Items",
-    "Job",
-    "Lease",
-    "Line",
-    "Outcome",
-    "Plan",
-    "Plugins",
-    "Provider",
-    "Ref",
-    "Registry",
-    "Result",
-    "Run",
-    "RunStore",
-    "State",
-    "Task",
-    "current_job",
-    "hookimpl",
-    "perform",
-    "perform_async",
-    "plan",
-    "registry",
-    "run",
-    "task",
+_NAMES = {
+    "app": ("App", "Result", "run"),
+    "errors": ("DpcoreError",),
+    "hookspecs": ("hookimpl",),
+    "jobs": ("Items", "Job", "Outcome", "Ref", "State"),
+    "plans": ("Plan", "plan"),
+    "plugins": ("Plugins",),
+    "ports": ("Executor", "IOManager", "Lease", "Line", "RunStore"),
+    "ports.runstore": ("EXISTING", "Document", "Fence"),
+    "providers": ("Command", "Provider"),
+    "runs": ("Run",),
+    "tasks": ("Registry", "Task", "registry", "task"),
+    "worker": ("current_job", "perform", "perform_async"),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = frozenset(
+    [
+        "app",
+        "clock",
+        "config",
+        "errors",
+        "hints",
+        "hookspecs",
+        "jobs",
+        "plans",
+        "plugins",
+        "ports",
+        "providers",
+        "runner",
+        "runs",
+        "tasks",
+        "worker",
+    ]
 )
+
+__all__ = tuple(sorted(_HOMES))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"dpcore.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpcore' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"dpcore.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

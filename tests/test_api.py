@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,22 @@ def test_no_module_shares_a_name_with_a_public_function():
 def fresh(code: str) -> str:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return child.stdout.strip()
+
+
+def test_type_checkers_are_told_the_home_of_each_name():
+    stub = ast.parse(Path(dpcore.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    homes = {alias.asname: one.module for one in stub.body if isinstance(one, ast.ImportFrom) for alias in one.names}
+    names = next(ast.literal_eval(one.value) for one in stub.body if isinstance(one, ast.Assign))
+    assert {*names} == {*dpcore.__all__} == {*homes}
+    for name, module in homes.items():
+        assert getattr(importlib.import_module(module), name) is getattr(dpcore, name)
+
+
+def test_the_floors_are_there_once_dpcore_is_imported_and_nothing_else_is():
+    assert fresh("import dpcore; print(dpcore.errors.nearest('a', []), dpcore.tasks.__name__)") == "dpcore.tasks"
+    with pytest.raises(AttributeError, match="module 'dpcore' has no attribute 'nope'"):
+        getattr(dpcore, "nope")  # noqa: B009  (a bare expression would be a statement without effect)
+    assert {*dpcore.__all__} <= {*dir(dpcore)}
 
 
 def test_importing_dpcore_imports_no_event_loop_no_command_line_and_no_adapter():

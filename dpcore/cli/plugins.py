@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from dpcore.cli import BUILT_IN
-from dpcore.cli.project import Project, plugin_option
+from dpcore.cli.commands import BUILT_IN
+from dpcore.cli.options import plugin_option
+from dpcore.cli.output import tell
+from dpcore.cli.project import Project
 from dpcore.cli.text import table
 from dpcore.config import Config
 from dpcore.errors import PluginError, PluginNotFoundError
@@ -39,7 +41,7 @@ def plugins(kind: str | None, as_json: bool, plugin: tuple[str, ...]) -> None:
       dpcore plugins --kind broker --json
     """
     found = _found(plugin, [kind] if kind else [*KINDS])
-    click.echo(json.dumps(_as_data(found), indent=2) if as_json else "\n".join(_as_text(found)))
+    tell(json.dumps(_as_data(found), indent=2) if as_json else "\n".join(_as_text(found)))
 
 
 def _found(names: tuple[str, ...], kinds: list[str]) -> _Found:

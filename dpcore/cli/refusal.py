@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
+from os.path import dirname
 from typing import IO, Any
 
 import click
 
 import dpcore
-from dpcore.errors import DpcoreError
 
 __all__ = ("Refusal", "refusal_of", "users_traceback")
 
-_INTERNAL = ("<frozen importlib", f"{Path(dpcore.__file__).parent}{os.sep}")
+_INTERNAL = ("<frozen importlib", f"{dirname(dpcore.__file__)}{os.sep}")
 
 
 class Refusal(click.ClickException):
@@ -34,6 +32,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
     A task group wraps what is raised in it, so every error of a group must be one that
     dpcore raises on purpose.
     """
+    from dpcore.errors import DpcoreError
+
     errors = [*_leaves(error)]
     if all(isinstance(one, DpcoreError) for one in errors):
         return Refusal("\n".join(dict.fromkeys(map(_sentence, errors))))
@@ -41,6 +41,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
+    from dpcore.errors import DpcoreError
+
     if isinstance(error, BaseExceptionGroup) and not isinstance(error, DpcoreError):
         for one in error.exceptions:
             yield from _leaves(one)
@@ -57,8 +59,10 @@ def users_traceback(error: BaseException) -> str:
 
     What dpcore itself raised is said in its sentence and the user's line.
     """
+    import traceback
+
     told = traceback.TracebackException.from_exception(error)
-    waiting: list[traceback.TracebackException | None] = [told]
+    waiting: list[Any] = [told]
     while waiting:
         one = waiting.pop()
         if one is not None:
@@ -68,5 +72,5 @@ def users_traceback(error: BaseException) -> str:
     return "".join(told.format()).rstrip()
 
 
-def _imports(frame: traceback.FrameSummary) -> bool:
-    return frame.name == "import_module" and frame.filename.endswith("importlib/__init__.py")
+def _imports(frame: Any) -> bool:
+    return bool(frame.name == "import_module") and frame.filename.endswith("importlib/__init__.py")

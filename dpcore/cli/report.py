@@ -6,15 +6,13 @@ that they look the same in a terminal and in a file.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any, TextIO
 
+import click
+
 from dpcore.app import Result
+from dpcore.cli.output import lose
 from dpcore.cli.text import counted, seconds
 from dpcore.errors import listed
 from dpcore.jobs import Outcome, State
@@ -22,7 +20,7 @@ from dpcore.plans import Plan
 from dpcore.runs import Run
 from dpcore.tasks import Task
 
-__all__ = ("Report", "error_of", "reserved_stdout", "result_as_data")
+__all__ = ("Report", "error_of", "left_out", "result_as_data")
 
 _FAILED = (State.FAILED, State.TIMED_OUT)
 _WIDEST = 40
@@ -43,8 +41,10 @@ class Report:
         """Print a line, and have it seen at once."""
         try:
             print(line, file=self.out, flush=True)
-        except BrokenPipeError:
-            self.out = _nowhere(self.out)
+        except OSError as error:
+            lose(self.out)
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"dpcore: no more is shown of the run, which goes on: {error.strerror}", err=True)
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Say which run begins."""
@@ -147,41 +147,3 @@ def _word(state: State) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-
-
-# ---------------------------------------------------------------- stdout
-
-
-@contextmanager
-def reserved_stdout() -> Iterator[TextIO]:
-    """Keep stdout for what is written to the value of this ``with`` block.
-
-    Whatever else prints, the user's file, a task, a program that a task calls, prints
-    to stderr.
-    """
-    stdout = sys.stdout
-    if stdout is None:  # it was closed by whoever started this
-        with Path(os.devnull).open("w") as nowhere:
-            yield nowhere
-        return
-    stdout.flush()
-    with redirect_stdout(sys.stderr):
-        if sys.__stdout__ is None or stdout is not sys.__stdout__:  # a caller has put something else in its place
-            yield stdout
-            return
-        copy = os.dup(1)
-        os.dup2(2, 1)
-        try:
-            with open(copy, "w", encoding=sys.__stdout__.encoding, errors=sys.__stdout__.errors, closefd=False) as out:
-                yield out
-        finally:
-            os.dup2(copy, 1)
-            os.close(copy)
-
-
-def _nowhere(stream: TextIO) -> TextIO:
-    """Have what *stream* still holds, and all that comes, go nowhere: nobody reads it any more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-    return stream

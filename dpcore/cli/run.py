@@ -14,8 +14,10 @@ import click
 
 from dpcore.app import App, Result
 from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
-from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
-from dpcore.cli.report import Report, reserved_stdout, result_as_data
+from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
+from dpcore.cli.output import reserved_stdout, tell
+from dpcore.cli.project import Project
+from dpcore.cli.report import Report, result_as_data
 from dpcore.cli.runs import selected
 from dpcore.cli.selection import Selection, selection_options
 from dpcore.cli.source import load
@@ -63,7 +65,7 @@ def run(ctx: click.Context, /, target: str, plugin: tuple[str, ...], as_json: bo
         result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
         report.end(result)
         if as_json:
-            click.echo(json.dumps(result_as_data(result), indent=2), file=out)
+            tell(json.dumps(result_as_data(result), indent=2), out)
         still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
         await_threads(still_running, cancelled=bool(interrupts.reason))
     ctx.exit(_CODES[result.state])

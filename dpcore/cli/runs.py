@@ -11,7 +11,9 @@ import anyio
 import click
 import msgspec
 
-from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
+from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
+from dpcore.cli.output import tell
+from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
 from dpcore.cli.text import counted, local_time, seconds, table
 from dpcore.config import Level
@@ -40,11 +42,11 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
     if ctx.invoked_subcommand is None:
         histories = _asked(store, plugin, lambda store: _latest(store, limit)) or []
         if as_json:
-            click.echo(json.dumps([_as_data(history) for history in histories], indent=2))
+            tell(json.dumps([_as_data(history) for history in histories], indent=2))
         elif histories:
-            click.echo("\n".join(table([_HEAD, *map(_row, histories)])))
+            tell("\n".join(table([_HEAD, *map(_row, histories)])))
         else:
-            click.echo("no runs were recorded here yet")
+            tell("no runs were recorded here yet")
 
 
 @runs.command()
@@ -66,9 +68,9 @@ def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plug
     if history is None:
         raise Refusal(f"there is no run {run_id!r}: no runs were recorded here yet")
     if as_json:
-        click.echo(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
+        tell(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
     else:
-        click.echo("\n".join([*_described(history), "", *_tasks_shown(history)]))
+        tell("\n".join([*_described(history), "", *_tasks_shown(history)]))
 
 
 async def selected(store: RunStore, name: str) -> RunHistory:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import dpcore
-from dpcore.cli import cli
+from dpcore.cli.commands import cli
 
 Write = Callable[[str, str], Path]
 Command = Callable[..., Result]

@@ -1,11 +1,14 @@
 """The command itself: help, versions, the commands of plugins, and what it says of mistakes."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 from importlib_metadata import version
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("DPCORE_")}
 
 HELLO = """
 import click
@@ -57,9 +60,19 @@ def test_a_misspelt_command_is_told_the_nearest(command):
     assert "there is no command 'rnu' (there are: plan, plugins, run, runs); did you mean 'run'?" in said
 
 
+def test_help_imports_nothing_that_takes_its_time(folder):
+    code = (
+        "import sys\nfrom dpcore.cli.commands import cli\ncli(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=CLEAN, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    for heavy in ("asyncio", "anyio", "pluggy", "msgspec", "rich", "dpcore.app", "dpcore.errors", "dpcore.plugins"):
+        assert heavy not in loaded
+
+
 def test_help_and_the_list_of_plugins_import_no_adapter_and_no_other_command(folder):
     code = (
-        "import sys\nfrom dpcore.cli import cli\ncli([{!r}], standalone_mode=False)\n"
+        "import sys\nfrom dpcore.cli.commands import cli\ncli([{!r}], standalone_mode=False)\n"
         "print([name for name in sys.modules if name.startswith(('dpcore_plugins.', 'dpcore.cli.r', 'dpcore.cli.pl'))])"
     )
     for argument, modules in (("--help", []), ("plugins", ["dpcore.cli.plugins"])):
