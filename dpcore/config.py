@@ -497,7 +497,8 @@ def settle(
 
     *spec* is the adapter as it was written; in a :class:`Value` it says where, so
     that a string of the project file gives way to the environment.  At one level the
-    string wins.  *name* is the adapter's own, where a scheme of it was written, and
+    string wins.  A path in the project file is relative to the folder of that file.
+    *name* is the adapter's own, where a scheme of it was written, and
     *others* are the names beside it.  The repr of a secret value hides it.  Raises
     :class:`~dpcore.errors.SettingError` for what is unknown, missing, not to be
     converted, and for an address that nobody takes.
@@ -516,7 +517,8 @@ def settle(
             raise SettingError(owner, key, f"is unknown, from {value.source}", settings)
         if key not in best or best[key].level <= value.level:
             best[key] = value
-    return {key: _settled(owner, setting, best.get(key)) for key, setting in settings.items()}
+    root = config.root if config is not None else None
+    return {key: _settled(owner, setting, _placed(setting, best.get(key), root)) for key, setting in settings.items()}
 
 
 def _owner(cls: type, kind: str, spec: AdapterString | Value | None, name: str | None) -> str:
@@ -564,6 +566,15 @@ def _path_of(owner: str, spec: AdapterString, address: str) -> str:
     if host or not slash:
         raise SettingError(owner, "path", f"cannot be on a host ({_masked(address)!r}); write {spec.name}:PATH")
     return _decoded(f"/{path}")
+
+
+def _placed(setting: Setting, said: Value | None, root: Path | None) -> Value | None:
+    """Have a path in the project file mean the same, whatever folder of the project somebody is in."""
+    if said is None or said.level is not Level.FILE or root is None or not isinstance(said.value, str):
+        return said
+    if setting.name != "path" and Path not in _members(setting.hint):
+        return said
+    return replace(said, value=str(root.absolute() / Path(said.value).expanduser()))
 
 
 def _settled(owner: str, setting: Setting, said: Value | None) -> Value:

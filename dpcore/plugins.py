@@ -34,7 +34,7 @@ from .errors import AdapterImportError, AdapterNotFoundError, ConflictError, Plu
 from .hookspecs import PREFIX, SPECS, check
 from .providers import KINDS, Command, Provider
 
-__all__ = ("Offer", "PluginRecord", "Plugins", "import_target")
+__all__ = ("Offer", "PluginRecord", "Plugins", "blame", "import_target")
 
 logger = logging.getLogger(__name__)
 
@@ -736,6 +736,12 @@ def _named(record: PluginRecord, hook: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in {hook} of plugin {record.qualified!r}")
         raise
+
+
+def blame(error: BaseException) -> str | None:
+    """Say which plugin's hook raised *error*, and what and where; None if no hook did."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(f"in {PREFIX}")]
+    return f"{_cause(error)}, {notes[0]}" if notes else None
 
 
 class _WrongResult(Exception):  # noqa: N818 - it never leaves this module

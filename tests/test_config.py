@@ -1,6 +1,8 @@
 """Settings, their sources, and the grammar of adapters."""
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -313,6 +315,33 @@ def test_a_string_counts_as_much_as_the_place_where_it_is_written(tmp_path):
         said = config.choice("executor")
         spec = Value(parse(said.value), said.source, said.level)
         assert build(Threads, "executor", spec, config).slots == expected
+
+
+class Filed:
+    def __init__(self, *, path: str = "here", key: Path | None = None, name: str = "x"):
+        self.path, self.key, self.name = path, key, name
+
+
+def test_a_path_in_the_project_file_is_relative_to_its_folder(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("io = 'filed:./data'\n[io_managers.filed]\nkey = 'sub/key.pem'\nname = './name'\n")
+    config = Config(file, environ={})
+    choice = config.choice("io")
+    written = replace(choice, value=AdapterString.parse(choice.value))
+    found = build(Filed, "io", written, config)
+    assert (found.path, found.key, found.name) == (str(tmp_path / "data"), tmp_path / "sub" / "key.pem", "./name")
+    file.write_text("[io_managers.filed]\npath = '/absolute'\nkey = '~/key'\n")
+    found = build(Filed, "io", None, Config(file, environ={}), name="filed")
+    assert (found.path, found.key) == ("/absolute", Path.home() / "key")
+
+
+def test_a_path_of_the_call_or_the_environment_is_left_as_it_is(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("[io_managers.filed]\npath = './data'\n")
+    assert build(Filed, "io", AdapterString.parse("filed:./other"), Config(file, environ={})).path == "./other"
+    config = Config(file, environ={"DPCORE_IO_FILED_PATH": "./third"})
+    assert build(Filed, "io", None, config, name="filed").path == "./third"
+    assert build(Filed, "io", None, Config(environ={}), name="filed").path == "here"
 
 
 def test_the_variables_of_another_adapter_are_not_taken_for_ours():

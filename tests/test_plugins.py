@@ -20,7 +20,7 @@ from dpcore.errors import (
     SettingError,
 )
 from dpcore.hookspecs import PREFIX, SPECS, hookimpl
-from dpcore.plugins import Plugins, import_target
+from dpcore.plugins import Plugins, blame, import_target
 from dpcore.providers import KINDS, Command, Provider
 
 
@@ -646,6 +646,8 @@ def test_a_start_that_fails_is_raised_and_a_stop_that_fails_is_logged(caplog):
     with pytest.raises(ZeroDivisionError) as caught:
         plugins.live("dpcore_started", "app")
     assert caught.value.__notes__ == ["in dpcore_started of plugin 'Living-2'"]
+    assert blame(caught.value).endswith("in dpcore_started of plugin 'Living-2'")
+    assert blame(ValueError("no hook's")) is None
     assert [entry[1] for entry in log] == ["a", "b"]
     log.clear()
     plugins.live("dpcore_stopping", "app")

@@ -11,7 +11,7 @@ import click
 
 import dpcore
 
-__all__ = ("Refusal", "refusal_of", "users_traceback")
+__all__ = ("Refusal", "described", "refusal_of", "users_traceback")
 
 _INTERNAL = ("<frozen importlib", f"{dirname(dpcore.__file__)}{os.sep}")
 
@@ -29,15 +29,12 @@ class Refusal(click.ClickException):
 def refusal_of(error: BaseException) -> Refusal | None:
     """Return the refusal that *error* stands for; None if somebody has to look at its traceback.
 
-    A task group wraps what is raised in it, so every error of a group must be one that
-    dpcore raises on purpose.
+    It stands for one if dpcore raised it on purpose, or a plugin in a hook.  A task group
+    wraps what is raised in it, so that must be so of every error of a group.
     """
-    from dpcore.errors import DpcoreError
-
-    errors = [*_leaves(error)]
-    if all(isinstance(one, DpcoreError) for one in errors):
-        return Refusal("\n".join(dict.fromkeys(map(_sentence, errors))))
-    return None
+    sentences = [_sentence(one) for one in _leaves(error)]
+    told = [sentence for sentence in sentences if sentence is not None]
+    return Refusal("\n".join(dict.fromkeys(told))) if len(told) == len(sentences) else None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -50,8 +47,19 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _sentence(error: BaseException) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+def _sentence(error: BaseException) -> str | None:
+    from dpcore.errors import DpcoreError
+    from dpcore.plugins import blame
+
+    if isinstance(error, DpcoreError):
+        return "\n".join([str(error), *getattr(error, "__notes__", ())])
+    return blame(error)
+
+
+def described(error: BaseException) -> str:
+    """Say what *error* is: its sentence if it is dpcore's own, else its traceback with the frames of others only."""
+    refusal = refusal_of(error)
+    return users_traceback(error) if refusal is None else refusal.message
 
 
 def users_traceback(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
 from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
 from dpcore.cli.output import reserved_stdout, tell
 from dpcore.cli.project import Project
+from dpcore.cli.refusal import Refusal, described
 from dpcore.cli.report import Report, result_as_data
 from dpcore.cli.runs import selected
 from dpcore.cli.selection import Selection, selection_options
@@ -87,7 +88,15 @@ async def _driven(app: App, interrupts: Interrupts, selection: Selection, option
             arguments = selection.arguments
             if selection.from_run is not None:
                 arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
-            return await app.run(*selection.selection, **arguments, **options, check=False)
+            try:
+                return await app.run(*selection.selection, **arguments, **options, check=False)
+            except Exception as error:
+                if not cancelling.run_id:
+                    raise
+                raise Refusal(
+                    f"run {cancelling.run_id} was broken off, and is recorded only as far as it had come: "
+                    f"{described(error)}"
+                ) from error
 
 
 class _Cancelling:
@@ -95,18 +104,18 @@ class _Cancelling:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._run_id = self._reason = ""
+        self.run_id = self._reason = ""
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Learn the id of the run."""
         if new is State.RUNNING:
-            self._run_id = run.run_id
+            self.run_id = run.run_id
             if self._reason:  # not now, in the middle of its first step
                 asyncio.get_running_loop().call_soon(self.cancel, self._reason)
 
     def cancel(self, reason: str) -> None:
         """Cancel the run."""
         self._reason = reason
-        if self._run_id:
+        if self.run_id:
             with suppress(RunNotFoundError):  # it has just ended
-                self._app.cancel(self._run_id, reason)
+                self._app.cancel(self.run_id, reason)

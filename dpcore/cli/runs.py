@@ -16,6 +16,7 @@ from dpcore.cli.output import tell
 from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
 from dpcore.cli.text import counted, local_time, seconds, table
+from dpcore.clock import SystemClock
 from dpcore.config import Level
 from dpcore.errors import InvalidIdError, RunNotFoundError, listed
 from dpcore.ports.runstore import RunHistory, RunRecord, RunStore, TaskChange
@@ -122,7 +123,7 @@ _HEAD = ("state", "tasks", "began", "duration", "run")
 
 def _row(history: RunHistory) -> tuple[str, ...]:
     record = history.record
-    took = seconds(record.ended - record.began) if record.ended is not None else "-"
+    took = seconds(record.ended - record.began) if record.ended is not None else f"last heard of {_silent(history)} ago"
     done = f"{_done(history):,}/{record.tasks:,}"
     return (str(record.state), done, local_time(record.began), took, record.run_id)
 
@@ -141,7 +142,7 @@ def _described(history: RunHistory) -> list[str]:
         ("state", f"{record.state} ({record.reason})" if record.reason else str(record.state)),
         ("tasks", f"{_done(history):,} of {record.tasks:,} succeeded"),
         ("began", local_time(record.began)),
-        ("duration", "-" if record.ended is None else seconds(record.ended - record.began)),
+        *_ending(history),
         ("source", record.source),
         ("selected", _selection(record)),
         ("params", _pairs(record.params)),
@@ -150,6 +151,23 @@ def _described(history: RunHistory) -> list[str]:
         *record.settings.items(),
     ]
     return table([(name, value) for name, value in rows if value])
+
+
+def _ending(history: RunHistory) -> list[tuple[str, str]]:
+    record = history.record
+    if record.ended is not None:
+        return [("duration", seconds(record.ended - record.began))]
+    ago = f"{local_time(_heard(history))}, {_silent(history)} ago; nothing more will come if its program was killed"
+    return [("last heard of", ago)]
+
+
+def _heard(history: RunHistory) -> float:
+    """Return when something was last recorded of a run."""
+    return max([history.record.began, *(change.at for change in history.changes)])
+
+
+def _silent(history: RunHistory) -> str:
+    return seconds(max(0.0, SystemClock().now().timestamp() - _heard(history)))
 
 
 def _selection(record: RunRecord) -> str:
@@ -181,7 +199,8 @@ def _as_data(history: RunHistory) -> dict[str, Any]:
     record = history.record
     fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "carried"}
     data: dict[str, Any] = msgspec.to_builtins(fields)
-    return {**data, "done": _done(history)}
+    heard = None if history.record.ended is not None else _heard(history)
+    return {**data, "done": _done(history), "last_heard_of": heard}
 
 
 def _tasks_as_data(history: RunHistory) -> dict[str, Any]:

@@ -128,3 +128,24 @@ def test_it_is_read_through_the_port(recorded, folder):
             return [record.run_id for record in await store.list()]
 
     assert anyio.run(ids) == recorded[::-1]
+
+
+def test_of_a_run_that_never_ended_it_is_said_when_it_was_last_heard_of(start, command, write):
+    write(
+        "dies.py",
+        "import os\nfrom dpcore import task\n@task\ndef one() -> int: return 1\n@task\ndef dies(one: int): os._exit(9)",
+    )
+    start("run", "dies.py").communicate(timeout=60)
+    assert re.search(r"^running +1/2 .* last heard of \d+\.\d+ s ago", command("runs").stdout, re.MULTILINE)
+    said = command("runs", "show", "latest").stdout
+    assert re.search(
+        r"^last heard of +\d{4}-.*, .* s ago; nothing more will come if its program was killed$", said, re.M
+    )
+    found = json.loads(command("runs", "--json").stdout)[0]
+    assert found["last_heard_of"] >= found["began"]
+    assert found["ended"] is None
+
+
+def test_a_run_that_has_ended_is_not_listened_for(command, recorded):
+    assert json.loads(command("runs", "--json").stdout)[0]["last_heard_of"] is None
+    assert "last heard" not in command("runs").stdout
