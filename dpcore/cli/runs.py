@@ -158,7 +158,7 @@ def _ending(history: RunHistory) -> list[tuple[str, str]]:
     if record.ended is not None:
         return [("duration", seconds(record.ended - record.began))]
     ago = f"{local_time(_heard(history))}, {_silent(history)} ago; nothing more will come if its program was killed"
-    return [("last heard of", ago)]
+    return [("heard of", ago)]
 
 
 def _heard(history: RunHistory) -> float:

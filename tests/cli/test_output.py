@@ -1,6 +1,7 @@
 """Output that is closed, full, or read by nobody."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def shell(folder, orders):
             ["bash", "-o", "pipefail", "-c", line, "bash", sys.executable, "-P", "-W", "error", "-c", code, *arguments],
             capture_output=True,
             text=True,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
         assert "/dpcore/" not in done.stderr  # no frame of ours
         assert "Exception ignored" not in done.stderr
@@ -71,6 +73,13 @@ def test_a_run_goes_on_where_it_cannot_be_told(shell, write, command):
     assert shell(["run", "failing.py"], ">/dev/full").returncode == 1
     assert shell(["run", "failing.py"], ">&-").returncode == 1
     assert shell(["run", "failing.py", "--json"], "| true").returncode == 1
+
+
+@needs_full
+def test_what_a_task_prints_and_is_lost_is_said(shell, write):
+    write("prints.py", "from dpcore import task\n@task\ndef prints(): print('x', end='')\n")
+    done = shell(["run", "prints.py", "--quiet"], ">/dev/full")
+    assert (done.returncode, done.stderr) == (0, "dpcore: some of the output is lost: No space left on device\n")
 
 
 def test_without_a_stderr_the_document_is_still_alone_on_stdout(shell):

@@ -122,6 +122,73 @@ def test_nothing_is_coloured(command, orders, monkeypatch):
     assert "\x1b" not in command("run", "orders.py").stdout
 
 
+def test_quiet_says_nothing_of_what_goes_well(command, orders, write):
+    said = command("run", "orders.py", "--quiet")
+    assert (said.stdout, said.stderr) == ("", "")
+    assert json.loads(command("run", "orders.py", "-q", "--json").stdout)["state"] == "succeeded"
+    write("failing.py", FAILING)
+    said = command("run", "failing.py", "-q", code=1).stdout
+    assert said.startswith("\nload failed:\n")
+    assert "skipped  report, because 'clean' was skipped\nfailed: 1 of 5" in said
+    assert "succeeded  apart" not in said
+    assert "extra failed (fail-safe):" in command("run", "failing.py", "extra", "-q").stdout
+
+
+def test_of_many_failed_tasks_the_first_are_told(command, write):
+    write(
+        "wide.py",
+        """
+        from dpcore import task
+        def fails(): raise ValueError("no")
+        for number in range(30):
+            task(name=f"t{number}")(fails)
+        """,
+    )
+    said = command("run", "wide.py", "-q", code=1).stdout
+    assert said.count("Traceback") == 20
+    assert "\nand 10 more tasks failed\n" in said
+
+
+LOGGING = """
+import logging
+from dpcore import current_job, task
+logging.getLogger("mine").info("at import")
+@task
+def logs() -> None:
+    current_job().log.info("a detail")
+    current_job().log.debug("a small one")
+    try:
+        1 / 0
+    except ArithmeticError:
+        logging.getLogger("mine").warning("careful", exc_info=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "seen", "unseen"),
+    [
+        ([], ["warning  mine: careful", "ZeroDivisionError"], ["a detail", "at import"]),
+        (["-v"], ["info     mine: at import", "info     task logs: a detail", "careful"], ["a small one"]),
+        (["-vv"], ["debug    task logs: a small one", "a detail"], []),
+    ],
+)
+def test_warnings_that_are_logged_are_seen_and_more_if_that_is_asked_for(start, write, options, seen, unseen):
+    write("logs.py", LOGGING)
+    out, err = start("run", "logs.py", *options).communicate(timeout=60)
+    assert "succeeded  logs" in out
+    for words in seen:
+        assert words in err
+    for words in unseen:
+        assert words not in err
+
+
+def test_whoever_sets_up_logging_has_the_say(start, write):
+    write("logs.py", "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n" + LOGGING)
+    _, err = start("run", "logs.py").communicate(timeout=60)
+    assert err.splitlines()[:2] == ["MINE at import", "MINE a detail"]
+    assert "warning  " not in err
+
+
 # ---------------------------------------------------------------- for programs
 
 
