@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -42,6 +45,7 @@ def test_shown(benchmark: BenchmarkFixture, tmp_path: Path, options: list[str]) 
     (tmp_path / "many.py").write_text(TASKS)
     adapters = ["--executor", "inline", "--io", "memory", "--store", "memory"]
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     reading = threading.Thread(target=read_all, args=(ours,))
     reading.start()
     call = (tmp_path, "-c", COMMAND, "run", "many.py", *adapters, *options)
