@@ -354,7 +354,9 @@ class App:
         runner.cancel(reason)
 
     async def history(self, run_id: str) -> RunHistory:
-        """Return all that the run store knows of a run."""
+        """Return all that is known of a run: what the run store has, and what a running one has not recorded yet."""
+        if (runner := self._runners.get(run_id)) is not None:
+            await runner.flush()
         return await (await self.store()).get(run_id)
 
     async def _drive(self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager) -> Result:

@@ -105,6 +105,11 @@ class Task:
         return f"<Task {self.name!r} at {self.place}>"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of :func:`task` that register this function like this again."""
+        return {setting: getattr(self, setting) for setting in _SETTINGS}
+
+    @property
     def function(self) -> Function:
         """The function, named so that another process finds it."""
         if self._function is None:
@@ -301,7 +306,7 @@ class Registry(Mapping[str, Task]):
         """Say what would keep tasks from being planned or checked, one sentence each; none is an empty list."""
         found: list[str] = []
         for task in self._tasks.values():
-            wanted = [*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])]
+            wanted = dict.fromkeys([*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])])
             found += [str(TaskNotFoundError(name, self._tasks, task.name)) for name in wanted if name not in self]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HintWarning)
