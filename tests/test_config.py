@@ -443,3 +443,21 @@ def test_a_secret_that_does_not_convert_stays_hidden(tmp_path):
     )
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_required_setting_that_nobody_set_may_be_left_out():
+    class Required:
+        def __init__(self, *, size: int, mode: str = "fast"): ...
+
+    assert {key: value.value for key, value in settle(Required, "io", missing_ok=True).items()} == {"mode": "fast"}
+
+
+def test_the_adapters_that_the_file_has_tables_for_are_known(tmp_path):
+    file = tmp_path / "pyproject.toml"
+    file.write_text("[tool.dpcore.executors.threads]\nslots = 4\n[tool.dpcore.io_managers.mine]\n")
+    found = {(kind, name.value, name.source) for kind, name in Config(file, environ={}).adapters}
+    assert found == {
+        ("executor", "threads", "pyproject.toml [tool.dpcore] (executors)"),
+        ("io", "mine", "pyproject.toml [tool.dpcore] (io_managers)"),
+    }
+    assert Config(environ={}).adapters == []

@@ -32,6 +32,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
     It stands for one if dpcore raised it on purpose, or a plugin in a hook.  A task group
     wraps what is raised in it, so that must be so of every error of a group.
     """
+    if isinstance(error, Refusal):
+        return error
     sentences = [_sentence(one) for one in _leaves(error)]
     told = [sentence for sentence in sentences if sentence is not None]
     return Refusal("\n".join(dict.fromkeys(told))) if len(told) == len(sentences) else None
