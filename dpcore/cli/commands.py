@@ -43,10 +43,15 @@ class _OwnCommand(NamedTuple):
 BUILT_IN: Mapping[str, _Command] = {
     command.name: command
     for command in (
+        _OwnCommand("completion", "dpcore.cli.completion:completion", "Print what makes a shell complete commands."),
+        _OwnCommand("config", "dpcore.cli.config:config", "Show the settings, and who said so."),
         _OwnCommand("plan", "dpcore.cli.plan:plan", "Show what a run would do, without running anything."),
-        _OwnCommand("plugins", "dpcore.cli.plugins:plugins", "List plugins and the adapters that they offer."),
+        _OwnCommand(
+            "plugins", "dpcore.cli.plugins:plugins", "List plugins and what they offer, and what is wrong with them."
+        ),
         _OwnCommand("run", "dpcore.cli.run:run", "Run the tasks of a file or a module."),
         _OwnCommand("runs", "dpcore.cli.runs:runs", "List the runs that were recorded, or show one."),
+        _OwnCommand("tasks", "dpcore.cli.tasks:tasks", "List the tasks of a file or a module."),
     )
 }
 

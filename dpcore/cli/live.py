@@ -114,7 +114,7 @@ class LiveReport(Report):
         return self._written(grid, width)
 
     def _told(self) -> Iterator[str]:
-        for state, count in self._counts.items():
+        for state, count in list(self._counts.items()):  # which may grow meanwhile
             if state is not State.SUCCEEDED:
                 yield f"{count:,} {word(state)}"
 

@@ -31,11 +31,25 @@ def adapter_options(*kinds: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         for kind in reversed(kinds):
-            option = click.option(f"--{kind}", metavar="ADAPTER", help=f"{_HELP[kind]}  [default: {DEFAULTS[kind]}]")
+            option = click.option(
+                f"--{kind}",
+                metavar="ADAPTER",
+                help=f"{_HELP[kind]}  [default: {DEFAULTS[kind]}]",
+                shell_complete=_completing(kind),
+            )
             function = option(function)
         return function
 
     return decorate
+
+
+def _completing(kind: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> Any:
+        from dpcore.cli.completion import complete_adapter  # what it takes is needed by nobody else
+
+        return complete_adapter(kind)(ctx, option, incomplete)
+
+    return complete
 
 
 def plugin_option(*, is_eager: bool = False) -> Callable[[F], F]:

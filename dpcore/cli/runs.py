@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,15 +17,19 @@ from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
 from dpcore.cli.output import tell
 from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
-from dpcore.cli.text import counted, local_time, seconds, table
+from dpcore.cli.text import local_time, seconds, table
 from dpcore.clock import SystemClock
 from dpcore.config import Level
 from dpcore.errors import InvalidIdError, RunNotFoundError, listed
-from dpcore.ports.runstore import RunHistory, RunRecord, RunStore, TaskChange
+from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
+from dpcore.timelines import timeline
 
 __all__ = ("runs", "selected")
 
 T = TypeVar("T")
+
+_MOST = 50  # tasks that are drawn, unless all are asked for
+_WIDTH = 100  # columns where there is no terminal
 
 
 @click.group(invoke_without_command=True)
@@ -52,12 +58,18 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
 
 @runs.command()
 @click.argument("run_id", metavar="RUN")
+@click.option("--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @adapter_options("store")
 @plugin_option()
 @click.pass_context
-def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plugin: tuple[str, ...]) -> None:
+def show(
+    ctx: click.Context, run_id: str, every: bool, as_json: bool, store: str | None, plugin: tuple[str, ...]
+) -> None:
     """Show what is recorded of one run: its id, the beginning of it, or "latest".
+
+    Each task is a row with a bar for each attempt: full if it succeeded, half if it did not,
+    light while it runs.
 
     \b
     Examples:
@@ -71,7 +83,7 @@ def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plug
     if as_json:
         tell(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
     else:
-        tell("\n".join([*_described(history), "", *_tasks_shown(history)]))
+        tell("\n".join([*_described(history), "", *_drawn(history, every)]))
 
 
 async def selected(store: RunStore, name: str) -> RunHistory:
@@ -179,17 +191,19 @@ def _pairs(values: dict[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _tasks_shown(history: RunHistory) -> list[str]:
-    rows = [("state", "attempts", "duration", "task", "error"), *map(_task_row, history.tasks.values())]
-    unbegun = history.record.tasks - len(history.tasks)
-    rest = [f"and {counted(unbegun, 'task')} that had not begun"] if unbegun > 0 else []
-    return [*table(rows), *rest]
+def _drawn(history: RunHistory, every: bool) -> list[str]:
+    # Of a run that has not ended the bars reach to what was last recorded: nobody knows whether it still runs.
+    found = timeline(history)
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns
+    return found.lines(width, limit=len(found.rows) if every else _MOST, ascii=not _has_bars(sys.stdout.encoding))
 
 
-def _task_row(change: TaskChange) -> tuple[str, ...]:
-    error = (change.error or change.reason).strip().splitlines() or [""]
-    took = seconds(change.duration) if change.duration else "-"
-    return (change.state.replace("_", " "), str(change.attempt), took, change.task, error[0])
+def _has_bars(encoding: str | None) -> bool:
+    try:
+        "\u2588\u2592\u2591\u2026".encode(encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 # ---------------------------------------------------------------- as JSON

@@ -22,6 +22,7 @@ _PATIENCE = 0.5  # seconds to wait for a terminal that takes nothing
 _LEAST = (20, 8)  # columns and rows below which there is no room to keep
 
 _SAVE, _RESTORE, _NO_WRAP, _WRAP = "\x1b7", "\x1b8", "\x1b[?7l", "\x1b[?7h"
+_DOWN = "\x1bD"  # as a line feed does, but in the same column
 _WHOLE, _ERASE_LINE, _ERASE_BELOW = "\x1b[r", "\x1b[2K", "\x1b[J"
 
 
@@ -78,18 +79,18 @@ class Screen:
             return
         made_room = self._made_room(size) if size != self._size else ""
         height = self._height(size)
-        lines = [*self._rows(size[0])][:height]
+        lines = [*self._rows(size[0])][-height:]
+        lines = [""] * (height - len(lines)) + lines
         first = size[1] - height + 1
         drawn = [f"\x1b[{first + at};1H{_ERASE_LINE}{line}" for at, line in enumerate(lines)]
-        blank = [f"\x1b[{first + at};1H{_ERASE_LINE}" for at in range(len(lines), height)]
-        self._write(made_room + _SAVE + _NO_WRAP + "".join(drawn + blank) + _WRAP + _RESTORE)
+        self._write(made_room + _SAVE + _NO_WRAP + "".join(drawn) + _WRAP + _RESTORE)
 
     def _made_room(self, size: tuple[int, int]) -> str:
-        """Return what sets the region; the first time, what is on the last rows scrolls up before."""
+        """Return what sets the region; what is on the last rows scrolls up before, and so does the cursor."""
         height = self._height(size)
-        scroll = "\n" * height + f"\x1b[{height}A" if self._size is None else ""
+        before = "" if self._size is None else _SAVE + _WHOLE + _RESTORE + self._cleared(self._size)
         self._size = size
-        return f"{scroll}{_SAVE}\x1b[1;{size[1] - height}r{_RESTORE}"
+        return f"{before}{_DOWN * height}\x1b[{height}A{_SAVE}\x1b[1;{size[1] - height}r{_RESTORE}"
 
     def _height(self, size: tuple[int, int]) -> int:
         return min(self._wanted, size[1] // 2)

@@ -101,4 +101,8 @@ def _source(one: Told) -> str:
 
 
 def _repr(setting: Setting, value: object) -> str:
-    return "***" if setting.secret and value is not None else masked(repr(value))
+    if setting.secret and value is not None:
+        return "***"
+    if isinstance(value, str) and "://" in value and "?" in value:  # what a client library is told may be a secret
+        value = f"{value.partition('?')[0]}?***"
+    return masked(repr(value))

@@ -21,7 +21,7 @@ class Terminal:
     ) -> None:
         self.read = b""
         self._fd, there = pty.openpty()
-        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.resize(columns, rows)
         kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-W", "error", "-c", "from dpcore.cli import main; main()", *map(str, arguments)],
@@ -31,6 +31,9 @@ class Terminal:
             env=kept | {"TERM": "xterm-256color"} | environ,
         )
         os.close(there)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def until(self, words: bytes | str, timeout: float = 60) -> bytes:
         """Read on until *words* have been written."""

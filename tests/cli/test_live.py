@@ -132,6 +132,17 @@ def test_ctrl_c_gives_the_terminal_back(terminal, write, times):
     assert ("ended at once" if times == 2 else "0 of 1 task succeeded, 1 cancelled") in said.rpartition(WHOLE)[2]
 
 
+def test_a_terminal_that_changes_its_size_is_followed(terminal, waiting):
+    shown = terminal("run", "waiting.py", rows=24)
+    shown.until("\x1b[21;1H")  # the first of the rows that are kept
+    shown.resize(columns=60, rows=30)
+    shown.until("\x1b[1;26r")
+    waiting()
+    code, said = shown.end()
+    assert (code, "\x1b[27;1H" in said) == (1, True)
+    assert said.rpartition(WHOLE)[2].startswith("\x1b8\x1b7\x1b[27;1H\x1b[J")
+
+
 def test_of_many_tasks_those_that_go_wrong_get_a_line_and_the_rest_are_counted(terminal, write):
     write(
         "many.py",

@@ -47,7 +47,7 @@ def test_help_lists_every_command_with_its_summary(command):
     said = command("--help").stdout
     assert re.search(r"^  run +Run the tasks of a file or a module\.$", said, re.MULTILINE)
     assert [line.split()[0] for line in said.partition("Commands:\n")[2].splitlines()] == [
-        "plan", "plugins", "run", "runs",
+        "completion", "config", "plan", "plugins", "run", "runs", "tasks",
     ]  # fmt: skip
 
 
@@ -60,6 +60,8 @@ def test_help_lists_every_command_with_its_summary(command):
         ["runs"],
         ["runs", "show"],
         ["plugins", "info"],
+        ["tasks"],
+        ["config"],
         ["plugins", "why"],
         ["plugins", "doctor"],
         [],
@@ -75,7 +77,10 @@ def test_the_version_is_that_of_the_distribution(command):
 
 def test_a_misspelt_command_is_told_the_nearest(command):
     said = command("rnu", code=2).stderr
-    assert "there is no command 'rnu' (there are: plan, plugins, run, runs); did you mean 'run'?" in said
+    assert (
+        "there is no command 'rnu' (there are: completion, config, plan, plugins, run, runs, tasks); did you mean 'run'?"
+        in said
+    )
 
 
 def test_help_imports_nothing_that_takes_its_time(folder):

@@ -22,6 +22,7 @@ from dpcore.providers import KINDS
 __all__ = ("doctor",)
 
 _SLOW = 0.1  # seconds that importing a plugin may take without a remark
+_PREFIX = "DPCORE_"
 _VARIABLES = {f"DPCORE_{kind.upper()}" for kind in DEFAULTS} | {
     "DPCORE_PLUGINS",
     "DPCORE_DISABLE_PLUGINS",
@@ -126,7 +127,8 @@ def _variables(found: Found) -> Iterator[_Finding]:
     }
     for variable in found.project.config.environ:
         if variable not in _VARIABLES and not variable.startswith(tuple(prefixes)):
-            near = nearest(variable, _VARIABLES)
+            words = [known.removeprefix(_PREFIX) for known in _VARIABLES]
+            near = nearest(variable.removeprefix(_PREFIX), words).replace("'", f"'{_PREFIX}", 1)
             yield _Finding("wrong" if near else "remark", variable, f"is read by nobody{near}")
 
 
