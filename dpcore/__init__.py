@@ -1,6 +1,8 @@
 """dpcore: the core of an event-driven data platform, made of plugins the way pytest is.
 
-The modules are floors; each stands only on those below it:
+A name is imported when it is first asked for: a worker that only looks for ``@task``
+does not load what drives runs.  The modules are floors; each stands only on those
+below it:
 
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
@@ -20,58 +22,54 @@ The modules are floors; each stands only on those below it:
 ``hints``             the schema of a function; does this output fit that input
 ``errors``, ``clock`` what is raised on purpose; what time it is
 ====================  ===========================================================
-
-A name is imported from its floor when it is first used, so that ``dpcore --help`` need
-not wait for an event loop; ``__init__.pyi`` tells type checkers where each comes from.
 """
 
 from importlib import import_module
 from typing import Any
 
-_NAMES = {
-    "app": ("App", "Result", "run"),
-    "errors": ("DpcoreError",),
-    "hookspecs": ("hookimpl",),
-    "jobs": ("Items", "Job", "Outcome", "Ref", "State"),
-    "plans": ("Plan", "plan"),
-    "plugins": ("Plugins",),
-    "ports": ("Executor", "IOManager", "Lease", "Line", "RunStore"),
-    "ports.runstore": ("EXISTING", "Document", "Fence"),
-    "providers": ("Command", "Provider"),
-    "runs": ("Run",),
-    "tasks": ("Registry", "Task", "registry", "task"),
-    "worker": ("current_job", "perform", "perform_async"),
+_HOMES = {
+    "App": "app",
+    "Command": "providers",
+    "Document": "ports.runstore",
+    "DpcoreError": "errors",
+    "EXISTING": "ports.runstore",
+    "Executor": "ports",
+    "Fence": "ports.runstore",
+    "IOManager": "ports",
+    "Items": "jobs",
+    "Job": "jobs",
+    "Lease": "ports",
+    "Line": "ports",
+    "Outcome": "jobs",
+    "Plan": "plans",
+    "Plugins": "plugins",
+    "Provider": "providers",
+    "Ref": "jobs",
+    "Registry": "tasks",
+    "Result": "app",
+    "Run": "runs",
+    "RunStore": "ports",
+    "State": "jobs",
+    "Task": "tasks",
+    "current_job": "worker",
+    "hookimpl": "hookspecs",
+    "perform": "worker",
+    "perform_async": "worker",
+    "plan": "plans",
+    "registry": "tasks",
+    "run": "app",
+    "task": "tasks",
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = frozenset(
-    [
-        "app",
-        "clock",
-        "config",
-        "errors",
-        "hints",
-        "hookspecs",
-        "jobs",
-        "plans",
-        "plugins",
-        "ports",
-        "providers",
-        "runner",
-        "runs",
-        "tasks",
-        "worker",
-    ]
-)
 
-__all__ = tuple(sorted(_HOMES))
+__all__ = tuple(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"dpcore.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpcore' has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"dpcore.{_HOMES[name]}"), name)
+    if name == "errors":  # so that `except dpcore.errors.PlanningError` needs no import of its own
+        return import_module(f"{__name__}.errors")
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return found
 
 

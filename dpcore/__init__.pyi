@@ -1,3 +1,4 @@
+from dpcore import errors as errors
 from dpcore.app import App as App
 from dpcore.app import Result as Result
 from dpcore.app import run as run

@@ -9,7 +9,6 @@ Several faults at once are one :class:`ExceptionGroup`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 __all__ = (
@@ -66,6 +65,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["orders"])
     ''
     """
+    import difflib  # noqa: PLC0415  (where nothing is misspelt, nobody needs it)
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
