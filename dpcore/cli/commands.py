@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
@@ -168,8 +168,10 @@ def _offered(ctx: click.Context) -> list[_Offered]:
     """Return the commands that plugins offer, found once for each call of ``dpcore``."""
     key = f"{__name__}.offered"
     if key not in ctx.meta:
-        ctx.meta[key] = _found(ctx.params.get("plugin", ()))
-    found: list[_Offered] = ctx.meta[key]
+        # A shell that completes somebody's line is told nothing of what is wrong.
+        with suppress(Exception) if ctx.resilient_parsing else nullcontext():
+            ctx.meta[key] = _found(ctx.params.get("plugin", ()))
+    found: list[_Offered] = ctx.meta.get(key, [])
     return found
 
 

@@ -12,7 +12,7 @@ from dpcore.cli.output import tell
 from dpcore.cli.project import Project
 from dpcore.cli.settings import chosen, settings_as_data, settings_rows, shown_adapter, told_settings
 from dpcore.cli.text import table
-from dpcore.config import AdapterString, Value
+from dpcore.config import AdapterString, Level, Value
 from dpcore.errors import DpcoreError
 
 __all__ = ("config",)
@@ -42,7 +42,7 @@ def config(as_json: bool, plugin: tuple[str, ...], **adapters: str | None) -> No
 
 def _adapter(project: Project, kind: str, option: str | None) -> dict[str, Any]:
     choice = project.choose(kind, option)
-    spec = AdapterString.parse(choice.value)
+    spec = AdapterString.parse(choice.value, None if choice.level is Level.CALL else choice.source)
     found: dict[str, Any] = {"adapter": shown_adapter(spec), "source": choice.source, "problem": "", "settings": []}
     try:
         which = chosen(project, kind, option)

@@ -68,3 +68,9 @@ def test_to_look_at_the_settings_makes_nothing(command, folder):
     assert "no project file from here upward" in said
     assert "problem" not in said
     assert [*folder.iterdir()] == []
+
+
+def test_an_adapter_that_is_not_written_as_one_is_told_where_it_stands(command, write):
+    write("dpcore.toml", "io = 'File System'\n")
+    said = command("config", code=2).stderr
+    assert said.startswith("dpcore: dpcore.toml: adapter 'File System'")

@@ -1,6 +1,5 @@
 """What a person sees of a run in a terminal."""
 
-import importlib.util
 import io
 import json
 import os
@@ -13,10 +12,6 @@ import pytest
 from dpcore import Outcome, Registry, Run, State, plan
 from dpcore.cli.live import LiveReport
 from dpcore_plugins import MemoryIO
-
-spec = importlib.util.spec_from_file_location("dpcore_tests_terminal", Path(__file__).with_name("terminal.py"))
-terminals = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(terminals)
 
 REGION, WHOLE = re.compile(r"\x1b\[1;\d+r"), "\x1b[r"
 
@@ -36,20 +31,6 @@ def fails(waits_for_a_word: str):
 @task
 def follows(fails: int): ...
 """
-
-
-@pytest.fixture
-def terminal(folder):
-    """Call the command in a terminal that does not outlive the test."""
-    opened = []
-
-    def terminal(*arguments, **options):
-        opened.append(terminals.Terminal(*arguments, **options))
-        return opened[-1]
-
-    yield terminal
-    for one in opened:
-        one.close()
 
 
 @pytest.fixture
