@@ -6,6 +6,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from dpcore.clock import Clock, SystemClock
 from dpcore.config import AdapterString, Config, Value, settings_of
@@ -148,6 +149,14 @@ class _Folder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+class _Making:
+    """An adapter that is being made, for those who wait for it."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.error: Exception | None = None
+
+
 class App:
     """A registry of tasks joined to the adapters that run it; an async context manager.
 
@@ -185,7 +194,7 @@ class App:
             for kind, value in given.items()
         }
         self._made: dict[str, Any] = {}
-        self._making: dict[str, anyio.Lock] = {}
+        self._making: dict[str, _Making] = {}
         self._folder: _Folder | None = None
         self._group: TaskGroup | None = None
         self._left: anyio.Event | None = None
@@ -197,7 +206,7 @@ class App:
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise RuntimeError("this App is entered already; make another one")
-        self._left = anyio.Event()
+        self._left, self._making = anyio.Event(), {}  # what belongs to the loop that runs now
         self._group = await anyio.create_task_group().__aenter__()
         try:
             self.plugins.live("dpcore_started", self)
@@ -240,15 +249,15 @@ class App:
     async def _adapter(self, kind: str) -> Adapter:
         if self._group is None:
             raise RuntimeError("enter the App first: async with App(...) as app")
-        async with self._making.setdefault(kind, anyio.Lock()):
-            if kind not in self._made:
-                adapter = await self._make(kind)
-                if isinstance(adapter, RunStore):
-                    adapter.clock = self.clock
-                if hasattr(adapter, "__aenter__"):
-                    # A task of its own enters it and leaves it, as the task groups inside of it ask for.
-                    adapter = await self._group.start(self._hold, adapter)
-                self._made[kind] = adapter
+        if kind not in self._made:
+            making = self._making.get(kind)
+            if making is None:
+                making = self._making[kind] = _Making()
+                # Not as a part of this call: who asks first may be cancelled, and others wait for it too.
+                self._group.start_soon(self._hold, kind, making)
+            await making.ended.wait()
+            if making.error is not None:
+                raise making.error
         return cast(Adapter, self._made[kind])
 
     async def _make(self, kind: str) -> Any:
@@ -260,13 +269,30 @@ class App:
             return self.plugins.load("io", "filesystem")(path=self._folder.path)
         return self.plugins.make(kind, choice, self.config)
 
-    async def _hold(self, adapter: Any, *, task_status: TaskStatus[Any] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def _hold(self, kind: str, making: _Making) -> None:
+        """Make an adapter, enter it, and leave it with the App: in one task, as the task groups inside of it ask for."""
         assert self._left is not None
         left = self._left
-        async with adapter as entered:
-            task_status.started(entered)
-            with anyio.CancelScope(shield=True):
-                await left.wait()
+        try:
+            adapter = await self._make(kind)
+            if isinstance(adapter, RunStore):
+                adapter.clock = self.clock
+            async with AsyncExitStack() as entered:
+                if hasattr(adapter, "__aenter__"):
+                    adapter = await entered.enter_async_context(adapter)
+                self._made[kind] = adapter
+                making.ended.set()
+                with anyio.CancelScope(shield=True):
+                    await left.wait()
+        except Exception as error:
+            if making.ended.is_set():
+                raise
+            making.error = error
+        finally:
+            if not making.ended.is_set():
+                self._making.pop(kind, None)  # who asks again may have it made after all
+                making.error = making.error or RuntimeError(f"the App was left while its {kind} was being made")
+                making.ended.set()
 
     def _described(self, kind: str) -> str:
         """Write down which adapter was used, without its secrets."""

@@ -226,7 +226,7 @@ class MissingInputError(DpcoreError, ValueError):
         if self.upstream is not None:
             return (
                 f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True), "
-                f"take it from an earlier run (from_run=...), or give it (params={{{self.parameter!r}: ...}})"
+                f"take it from an earlier run (from_run=...), or give it (params={{{self.upstream!r}: ...}})"
             )
         return (
             f"{where}, which is no task, has no default and is not given{nearest(self.parameter, self.known)}"

@@ -937,3 +937,25 @@ def test_a_keyboard_interrupt_in_a_body_cancels_the_run_records_it_and_goes_on(t
 
     (record,) = anyio.run(look)
     assert record.state is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "make", [dpcore_plugins.InlineExecutor, dpcore_plugins.ThreadsExecutor, lambda: "threads", lambda: "inline"]
+)
+def test_an_app_is_entered_again_on_another_event_loop(tasks, plugins, make):
+    @tasks.task
+    def plain() -> int:
+        return 1
+
+    @tasks.task
+    async def waits(plain: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        return plain + 1
+
+    app = App(tasks, executor=make(), plugins=plugins)
+
+    async def main() -> int:
+        async with app:
+            return (await app.run())["waits"]
+
+    assert [anyio.run(main, backend=backend) for backend in ("asyncio", "trio", "asyncio")] == [2, 2, 2]
