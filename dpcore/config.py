@@ -42,6 +42,7 @@ __all__ = (
     "build",
     "canonical",
     "kind_named",
+    "masked",
     "settings_of",
     "settle",
 )
@@ -153,7 +154,7 @@ class AdapterString:
         try:
             return cls._parse(text)
         except (ValueError, TypeError) as error:
-            shown = _masked(text) if isinstance(text, str) else text
+            shown = masked(text) if isinstance(text, str) else text
             place = f"{where}: " if where else ""
             raise ConfigError(f"{place}adapter {shown!r}", f"{error}; {GRAMMAR}") from None
 
@@ -196,7 +197,7 @@ class AdapterString:
         hidden = str(replace(self, settings=dict.fromkeys(self.settings, "***")))
         if self.is_url and "?" in hidden:
             hidden = f"{hidden.partition('?')[0]}?***"
-        return f"<AdapterString {_masked(hidden)}>"
+        return f"<AdapterString {masked(hidden)}>"
 
 
 def _pairs(query: str) -> Iterator[tuple[str, str]]:
@@ -235,10 +236,10 @@ def _encoded(text: str) -> str:
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """Hide the password of a URL.
 
-    >>> _masked("redis://user:hunter2@host/0")
+    >>> masked("redis://user:hunter2@host/0")
     'redis://user:***@host/0'
     """
     return _PASSWORD.sub(r"\1:***@", text)
@@ -327,6 +328,15 @@ class Config:
         if text.lower() not in _SWITCH:
             raise ConfigError("DPCORE_PLUGIN_AUTOLOAD", f"{text!r} must be 0 or 1")
         return Value(_SWITCH[text.lower()], "DPCORE_PLUGIN_AUTOLOAD", Level.ENVIRONMENT)
+
+    @property
+    def adapters(self) -> list[tuple[str, Value]]:
+        """The adapters for which the file has a table of settings: their kind, and their name."""
+        return [
+            (kind, Value(name, f"{self._source} ({table})", Level.FILE))
+            for table, kind in TABLES.items()
+            for name in self._table.get(table, {})
+        ]
 
     def settings(self, kind: str, name: str, others: Iterable[str] = ()) -> Iterator[tuple[str, Value]]:
         """Yield what is set for the adapter *name*, the weightier last.
@@ -492,12 +502,15 @@ def settle(
     *,
     name: str | None = None,
     others: Collection[str] = (),
+    missing_ok: bool = False,
 ) -> dict[str, Value]:
     """Return the value of each setting of *cls*, converted by its hint, and where it comes from.
 
     *spec* is the adapter as it was written; in a :class:`Value` it says where, so
     that a string of the project file gives way to the environment.  At one level the
-    string wins.  *name* is the adapter's own, where a scheme of it was written, and
+    string wins.  A path in the project file is relative to the folder of that file.
+    With *missing_ok* a required setting that nobody set is left out.
+    *name* is the adapter's own, where a scheme of it was written, and
     *others* are the names beside it.  The repr of a secret value hides it.  Raises
     :class:`~dpcore.errors.SettingError` for what is unknown, missing, not to be
     converted, and for an address that nobody takes.
@@ -516,7 +529,12 @@ def settle(
             raise SettingError(owner, key, f"is unknown, from {value.source}", settings)
         if key not in best or best[key].level <= value.level:
             best[key] = value
-    return {key: _settled(owner, setting, best.get(key)) for key, setting in settings.items()}
+    root = config.root if config is not None else None
+    return {
+        key: _settled(owner, setting, _placed(setting, best.get(key), root))
+        for key, setting in settings.items()
+        if key in best or not (setting.required and missing_ok)
+    }
 
 
 def _owner(cls: type, kind: str, spec: AdapterString | Value | None, name: str | None) -> str:
@@ -546,7 +564,7 @@ def _spelled(owner: str, spec: AdapterString, settings: Mapping[str, Setting]) -
     elif "path" in settings:
         yield "path", _path_of(owner, spec, spec.address)
     else:
-        raise SettingError(owner, "address", f"is given ({_masked(spec.address)!r}), but it takes none", settings)
+        raise SettingError(owner, "address", f"is given ({masked(spec.address)!r}), but it takes none", settings)
 
 
 def _without(url: str, settings: Mapping[str, Setting]) -> str:
@@ -562,8 +580,17 @@ def _path_of(owner: str, spec: AdapterString, address: str) -> str:
         return address
     host, slash, path = address.removeprefix(f"{spec.name}://").partition("?")[0].partition("/")
     if host or not slash:
-        raise SettingError(owner, "path", f"cannot be on a host ({_masked(address)!r}); write {spec.name}:PATH")
+        raise SettingError(owner, "path", f"cannot be on a host ({masked(address)!r}); write {spec.name}:PATH")
     return _decoded(f"/{path}")
+
+
+def _placed(setting: Setting, said: Value | None, root: Path | None) -> Value | None:
+    """Have a path in the project file mean the same, whatever folder of the project somebody is in."""
+    if said is None or said.level is not Level.FILE or root is None or not isinstance(said.value, str):
+        return said
+    if setting.name != "path" and Path not in _members(setting.hint):
+        return said
+    return replace(said, value=str(root.absolute() / Path(said.value).expanduser()))
 
 
 def _settled(owner: str, setting: Setting, said: Value | None) -> Value:

@@ -1,6 +1,8 @@
 """Settings, their sources, and the grammar of adapters."""
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -315,6 +317,33 @@ def test_a_string_counts_as_much_as_the_place_where_it_is_written(tmp_path):
         assert build(Threads, "executor", spec, config).slots == expected
 
 
+class Filed:
+    def __init__(self, *, path: str = "here", key: Path | None = None, name: str = "x"):
+        self.path, self.key, self.name = path, key, name
+
+
+def test_a_path_in_the_project_file_is_relative_to_its_folder(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("io = 'filed:./data'\n[io_managers.filed]\nkey = 'sub/key.pem'\nname = './name'\n")
+    config = Config(file, environ={})
+    choice = config.choice("io")
+    written = replace(choice, value=AdapterString.parse(choice.value))
+    found = build(Filed, "io", written, config)
+    assert (found.path, found.key, found.name) == (str(tmp_path / "data"), tmp_path / "sub" / "key.pem", "./name")
+    file.write_text("[io_managers.filed]\npath = '/absolute'\nkey = '~/key'\n")
+    found = build(Filed, "io", None, Config(file, environ={}), name="filed")
+    assert (found.path, found.key) == ("/absolute", Path.home() / "key")
+
+
+def test_a_path_of_the_call_or_the_environment_is_left_as_it_is(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("[io_managers.filed]\npath = './data'\n")
+    assert build(Filed, "io", AdapterString.parse("filed:./other"), Config(file, environ={})).path == "./other"
+    config = Config(file, environ={"DPCORE_IO_FILED_PATH": "./third"})
+    assert build(Filed, "io", None, config, name="filed").path == "./third"
+    assert build(Filed, "io", None, Config(environ={}), name="filed").path == "here"
+
+
 def test_the_variables_of_another_adapter_are_not_taken_for_ours():
     config = Config(environ={"DPCORE_EXECUTOR_THREADS_FAST_SLOTS": "3"})
     assert build(Threads, "executor", parse("threads"), config, others=["threads-fast"]).slots == 8
@@ -414,3 +443,21 @@ def test_a_secret_that_does_not_convert_stays_hidden(tmp_path):
     )
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_required_setting_that_nobody_set_may_be_left_out():
+    class Required:
+        def __init__(self, *, size: int, mode: str = "fast"): ...
+
+    assert {key: value.value for key, value in settle(Required, "io", missing_ok=True).items()} == {"mode": "fast"}
+
+
+def test_the_adapters_that_the_file_has_tables_for_are_known(tmp_path):
+    file = tmp_path / "pyproject.toml"
+    file.write_text("[tool.dpcore.executors.threads]\nslots = 4\n[tool.dpcore.io_managers.mine]\n")
+    found = {(kind, name.value, name.source) for kind, name in Config(file, environ={}).adapters}
+    assert found == {
+        ("executor", "threads", "pyproject.toml [tool.dpcore] (executors)"),
+        ("io", "mine", "pyproject.toml [tool.dpcore] (io_managers)"),
+    }
+    assert Config(environ={}).adapters == []
