@@ -57,7 +57,7 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
 
 
 @runs.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="[RUN]", default="latest")
 @click.option("--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @adapter_options("store")
@@ -66,14 +66,14 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
 def show(
     ctx: click.Context, run_id: str, every: bool, as_json: bool, store: str | None, plugin: tuple[str, ...]
 ) -> None:
-    """Show what is recorded of one run: its id, the beginning of it, or "latest".
+    """Show what is recorded of a run: of the latest one, or of that whose id is RUN or begins so.
 
     Each task is a row with a bar for each attempt: full if it succeeded, half if it did not,
     light while it runs.
 
     \b
     Examples:
-      dpcore runs show latest
+      dpcore runs show
       dpcore runs show 20261122-0300 --json
     """
     store = store or (ctx.parent.params["store"] if ctx.parent is not None else None)

@@ -87,7 +87,7 @@ def test_one_run_as_json_has_its_tasks(command, recorded):
 
 
 def test_a_run_is_selected_by_the_beginning_of_its_id_or_as_the_latest(command, recorded):
-    assert recorded[2] in command("runs", "show", "latest").stdout
+    assert recorded[2] in command("runs", "show").stdout
     assert recorded[0] in command("runs", "show", recorded[0][:-1]).stdout
     said = command("runs", "show", "2", code=2).stderr
     assert f"several runs begin with '2': '{recorded[2]}', '{recorded[1]}', '{recorded[0]}'; write more" in said
