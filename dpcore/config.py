@@ -28,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, SettingError, listed, nearest
+from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest
 from .hints import convert
 from .providers import KINDS
 
@@ -474,11 +474,19 @@ def build(
     name: str | None = None,
     others: Collection[str] = (),
 ) -> Any:
-    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor."""
+    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor.
+
+    A :class:`ValueError` of the constructor, which refuses a setting, is raised as an
+    :class:`~dpcore.errors.AdapterNotMadeError`; whatever else it raises has a note.
+    """
     values = settle(cls, kind, spec, config, name=name, others=others)
     given = {key: value.value for key, value in values.items() if value.level is not Level.DEFAULT}
     try:
         return cls(**given)
+    except DpcoreError:
+        raise
+    except ValueError as error:
+        raise AdapterNotMadeError(_owner(cls, kind, spec, name), str(error)) from error
     except Exception as error:
         error.add_note(f"while making the {_owner(cls, kind, spec, name)}")
         raise

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dpcore.errors import (
+    ArgumentError,
     CycleError,
     GivenTaskError,
     InputMismatchError,
@@ -178,11 +179,17 @@ def plan(
     which data comes that the selection does not make.  With *strict*, a missing hint
     on a data edge is a fault.
 
-    Raises :class:`~dpcore.errors.PlanningError` with every fault.
+    Raises :class:`~dpcore.errors.PlanningError` with every fault, and before that
+    :class:`~dpcore.errors.ArgumentError` for what is no registry, no mapping and so on.
     """
     return _Planning(default_registry if registry is None else registry, params, from_run, strict).plan(
         selection, tags, root_tasks, include_upstream, exclude
     )
+
+
+def _check(argument: str, value: object, kind: Any, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise ArgumentError(argument, value, wanted)
 
 
 class _Planning:
@@ -191,8 +198,18 @@ class _Planning:
     def __init__(
         self, registry: Registry, params: Mapping[str, Any] | Iterable[str], from_run: str | None, strict: bool
     ) -> None:
+        _check("registry", registry, Registry, "a Registry")
+        _check("from_run", from_run, str | None, "the id of a run, or None")
+        _check("strict", strict, bool, "True or False")
+        if isinstance(params, str) or not isinstance(params, Iterable):
+            raise ArgumentError("params", params, "a mapping from parameter to value, or a list of parameters")
+        if not isinstance(params, Mapping):
+            params = list(params)
+            for name in params:
+                _check("params", name, str, "the name of a parameter, each of them")
         self.registry = registry
         self.tasks: dict[str, Task] = dict(registry.items())
+        self.names = tuple(self.tasks)  # one for all faults, which may be as many
         self.rank = {name: rank for rank, name in enumerate(self.tasks)}
         self.values: Mapping[str, Any] = params if isinstance(params, Mapping) else dict.fromkeys(params, MISSING)
         self.from_run, self.strict = from_run, strict
@@ -210,6 +227,7 @@ class _Planning:
         include_upstream: bool,
         exclude: Iterable[Selector],
     ) -> Plan:
+        _check("include_upstream", include_upstream, bool, "True or False")
         chosen = self.chosen(selection, tags, root_tasks, include_upstream)
         for selector in self.words("exclude", exclude):
             for name in self.expand(selector, closed=False):
@@ -219,8 +237,10 @@ class _Planning:
         levels = self.levelled(made.needs)
         if not self.faults and not names:
             chosen_some = bool(selection) or tags is not None or root_tasks is not None
-            what = "the selection" if chosen_some or exclude else "the registry"
-            self.faults.append(SelectionError(" ".join(map(str, selection)), f"{what} is empty", self.tasks))
+            problem = "the selection is empty"
+            if not (chosen_some or exclude):
+                problem = "the registry is empty; decorate a function with @task, or pass the registry that has them (registry=...)"
+            self.faults.append(SelectionError(selection, problem, self.names))
         if self.faults:
             raise PlanningError("cannot plan", self.faults)
         return Plan(
@@ -249,7 +269,7 @@ class _Planning:
             found.update(self.expand(selector))
         for tag in self.words("tags", tags):
             found.update(self.expand(f"tag:{tag}"))
-        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, str(root))]
+        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, root)]
         if roots:
             below = self.downstream(roots)
             found.update(self.upstream(below, order_too=True) if include_upstream else below)
@@ -263,14 +283,15 @@ class _Planning:
         if given is None:
             return []
         if isinstance(given, str) or not isinstance(given, Iterable):
-            self.faults.append(SelectionError(str(given), f"{argument}= takes a list"))
+            wanted = f"{argument}= takes a list" + (f"; write {argument}=[{given!r}]" if isinstance(given, str) else "")
+            self.faults.append(SelectionError(given, wanted))
             return []
         return list(given)
 
     def expand(self, selector: Selector, *, closed: bool = True) -> dict[str, None]:
         """Return the tasks that *selector* stands for; if *closed*, with what feeds them data."""
         if not isinstance(selector, str):
-            names = self.pick(selector, repr(selector), excluding=not closed)
+            names = self.pick(selector, selector, excluding=not closed)
             return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
         match = _SELECTOR.fullmatch(selector.strip())
         if match is None:
@@ -284,7 +305,7 @@ class _Planning:
             return self.upstream(names, order_too=True)
         return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
 
-    def pick(self, selector: Selector, whole: str, *, excluding: bool = False) -> list[str]:
+    def pick(self, selector: Selector, whole: Selector, *, excluding: bool = False) -> list[str]:
         """Return the tasks of one name, one function, or one tag; a fault if there are none."""
         if not isinstance(selector, str):
             names = list(self.registry.named(selector))
@@ -294,7 +315,7 @@ class _Planning:
                     if callable(selector)
                     else "it is no name and no function"
                 )
-                self.faults.append(SelectionError(whole, problem, self.tasks))
+                self.faults.append(SelectionError(whole, problem, self.names))
         elif selector.startswith("tag:"):
             names = [task.name for task in self.registry.tagged(selector[4:])]
             if not names:
@@ -306,7 +327,7 @@ class _Planning:
         else:
             names = [selector] if selector in self.tasks else []
             if not names:
-                self.faults.append(TaskNotFoundError(selector, self.tasks))
+                self.faults.append(TaskNotFoundError(selector, self.names))
         for name in names:
             if name in self.values and not excluding and not str(selector).startswith("tag:"):
                 self.asked_for.add(name)
@@ -408,7 +429,7 @@ class _Planning:
         for name in names:
             task, wiring = self.tasks[name], self.wiring(name)
             inputs, earlier = self.fed(task, wiring, selected)
-            self.faults += [MissingInputError(name, parameter, None, self.tasks) for parameter in wiring.missing]
+            self.faults += [MissingInputError(name, parameter, None, self.names) for parameter in wiring.missing]
             if task.each is not None:
                 self.check_mapped(task, wiring)
             order = []
@@ -455,7 +476,7 @@ class _Planning:
     def not_found(self, name: str, wanted_by: str) -> None:
         if (name, wanted_by) not in self.unknown:
             self.unknown.add((name, wanted_by))
-            self.faults.append(TaskNotFoundError(name, self.tasks, wanted_by))
+            self.faults.append(TaskNotFoundError(name, self.names, wanted_by))
 
     def param_of(self, task: Task, parameter: str) -> str:
         """Return the run parameter that supplies *parameter*: of its own name, or of the task that would have fed it."""
@@ -489,9 +510,10 @@ class _Planning:
             for parameter in task.parameters.values()
             if parameter.name not in wiring.data
         }
+        known = tuple(sorted(takes))
         for name in self.values:
             if name not in taken and name not in self.asked_for:
-                self.faults.append(ParamError(name, "is taken by no selected task", sorted(takes)))
+                self.faults.append(ParamError(name, "is taken by no selected task", known))
 
     def check(self, task: Task, parameter: str, upstream: Task, *, guessed: bool) -> None:
         """Record a fault if what *upstream* returns does not fit *parameter* of *task*."""
