@@ -69,8 +69,8 @@ _UNFINISHED = frozenset({State.PENDING, State.RUNNING, State.RETRYING})
 
 # An id becomes part of a path and of a key: word characters of any script, and . - between them.
 # No separator, no leading dot, no blank and no control character, on any system.
-_ID = re.compile(r"\w[\w.\-]*\Z")
-_LONGEST_ID = 200
+_ID = re.compile(r"\w[\w\-]*(?:\.[\w\-]+)*\Z")
+_LONGEST_ID = 200  # bytes; a character has four at the most
 
 
 def check_id(value: object, kind: str) -> str:
@@ -85,11 +85,14 @@ def check_id(value: object, kind: str) -> str:
     """
     if not isinstance(value, str):
         raise InvalidIdError(kind, value, f"it is a {type(value).__name__}, not a str")
+    is_sound = _ID.match(value)
+    if is_sound and len(value) <= _LONGEST_ID // 4:
+        return value
     if not value:
         raise InvalidIdError(kind, value, "it is empty")
     if len(value.encode("utf-8", "surrogatepass")) > _LONGEST_ID:
         raise InvalidIdError(kind, value, f"it is longer than {_LONGEST_ID} bytes")
-    if not _ID.match(value) or ".." in value or value.endswith("."):
+    if not is_sound:
         raise InvalidIdError(kind, value, "it may hold letters, digits, _ - and single dots only")
     return value
 
@@ -279,6 +282,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     *inputs* are loaded from *io* by the worker, *arguments* are values as they are;
     both are keyed by parameter.  Names in *positional* are passed by position.
     A job that *streams* stores each item of its output under a ref of its own.
+    One that *is_async* is a coroutine function, or reads a stream with ``async for``:
+    it runs on an event loop.
     """
 
     run_id: str

@@ -124,15 +124,44 @@ class Runner:
             self._ended.set()
 
     async def _lane(self) -> None:
+        """Have ready attempts done, one after the other, until none is left."""
+        start = self.run.take()
         try:
-            while (start := self.run.take()) is not None:
-                self._note_running()
-                outcome = await self._perform(start)
-                self._arrived.append((start, outcome))  # to the list that is current after the wait
-                if not self._recording:
-                    await self._record(lanes_to_be=1)
+            while start is not None:
+                start = await self._stretch(start)
         finally:
             self._lanes -= 1
+
+    async def _stretch(self, start: Start | None) -> Start | None:
+        """Have attempts done until none is left, or one has ended in an unusual way; return the next one to do.
+
+        All of them share one scope, because to open one costs as much as a small task.
+        """
+        outcome: Outcome | None = None
+        with anyio.CancelScope() as scope:
+            while start is not None:
+                job = self.run.job(start)
+                line = _Line(self, job, scope)
+                self._note_running()
+                outcome = None
+                outcome = await self._perform(job, line)
+                if outcome is None or scope.cancel_called or outcome.error is not None or job.timeout is not None:
+                    break
+                start = await self._arrive(start, outcome)
+        if start is not None:
+            start = await self._arrive(start, await self._judged(job, line, outcome))
+        return start
+
+    async def _arrive(self, start: Start, outcome: Outcome) -> Start | None:
+        """Record an outcome, or leave it to the lane that is recording; return the next attempt to do."""
+        self._arrived.append((start, outcome))
+        if not self._recording:
+            await self._record(lanes_to_be=1)
+        now = perf_counter()
+        if now - self._yielded > _GREEDY:
+            await checkpoint()
+            self._yielded = perf_counter()
+        return self.run.take()
 
     def _feed(self, lanes_to_be: int) -> None:
         """Have as many lanes as there is work for, counting the one that goes on by itself."""
@@ -142,26 +171,23 @@ class Runner:
             self._lanes += 1
             self._group.start_soon(self._lane)
 
-    async def _perform(self, start: Start) -> Outcome:
-        job = self.run.job(start)
-        outcome: Outcome | None = None
-        with anyio.CancelScope() as scope:
-            line = _Line(self, job, scope)
-            self._lines.add(line)
-            try:
-                outcome = await self.executor.run(job, line)
-            except (KeyboardInterrupt, SystemExit) as error:
-                self._interrupt = error  # raised by drive() when all is recorded
-                self.cancel("the program was interrupted")
-            except Exception as error:  # noqa: BLE001  (an executor that breaks is a failed attempt, never a hang)
-                outcome = Outcome(state=State.FAILED, error=error, attempt=start.attempt)
-            finally:
-                line.end()
-                self._lines.discard(line)
-        now = perf_counter()
-        if now - self._yielded > _GREEDY:
-            await checkpoint()
-            self._yielded = perf_counter()
+    async def _perform(self, job: Job, line: _Line) -> Outcome | None:
+        """Have the executor do *job*; None if it was interrupted."""
+        self._lines.add(line)
+        try:
+            return await self.executor.run(job, line)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._interrupt = error  # raised by drive() when all is recorded
+            self.cancel("the program was interrupted")
+            return None
+        except Exception as error:  # noqa: BLE001  (an executor that breaks is a failed attempt, never a hang)
+            return Outcome(state=State.FAILED, error=error, attempt=job.attempt)
+        finally:
+            line.end()
+            self._lines.discard(line)
+
+    async def _judged(self, job: Job, line: _Line, outcome: Outcome | None) -> Outcome:
+        """Say how a job went that did not simply succeed: *outcome* is what the executor made of it, if anything."""
         if outcome is None:
             if job.streams:
                 await self._forget_items(job)

@@ -122,10 +122,11 @@ class Run:
         self._mapped: dict[str, _Mapped] = {}
         self._retrying: dict[tuple[str, int | None], Start] = {}
         self._waits = {name: len(needs) for name, needs in plan.needs.items()}
-        self._readers: dict[str, int] = {}
-        for inputs in plan.inputs.values():
-            for upstream in set(inputs.values()):
-                self._readers[upstream] = self._readers.get(upstream, 0) + 1
+        self._readers: dict[str, int] = {}  # of each result that can go once nobody will read it
+        if keep == "leaves":
+            for inputs in plan.inputs.values():
+                for upstream in set(inputs.values()):
+                    self._readers[upstream] = self._readers.get(upstream, 0) + 1
         # Deepest level first: what was begun is finished before more is begun, and its results can go.
         depth = {name: level for level, names in enumerate(plan.levels) for name in names}
         ranked = sorted(enumerate(plan.order), key=lambda at: (-depth[at[1]], at[0]))
@@ -203,34 +204,38 @@ class Run:
 
     def job(self, start: Start) -> Job:
         """Return all that a worker needs for this attempt."""
-        task = self.plan.tasks[start.task]
-        arguments: dict[str, Any] = dict(self.plan.arguments.get(start.task, {}))
+        name, attempt, index = start
+        task = self.plan.tasks[name]
         inputs: dict[str, Ref | Stream] = {}
-        for parameter, result in self._sources(task):
-            if result is None:  # a fail-safe task left nothing: the default, else None
-                if task.parameters[parameter].required:
-                    arguments[parameter] = None
-            elif isinstance(result, Ref):
-                inputs[parameter] = result
-            elif start.index is not None and self._feeds(task, parameter) == task.each:
-                inputs[parameter] = self._mapped[start.task].ref(start.index)
-            else:
-                inputs[parameter] = Stream(result, stream_kind(task.parameters[parameter].hint))
-        for parameter in task.positional:  # one that is left out would shift those after it
-            if parameter not in inputs and parameter not in arguments and not task.parameters[parameter].required:
-                arguments[parameter] = task.parameters[parameter].default
+        arguments: dict[str, Any] = {}
+        schema = task.schema
+        if schema.parameters:
+            arguments.update(self.plan.arguments.get(name, {}))
+            for parameter, upstream, result in self._sources(name):
+                if result is None:  # a fail-safe task left nothing: the default, else None
+                    if task.parameters[parameter].required:
+                        arguments[parameter] = None
+                elif isinstance(result, Ref):
+                    inputs[parameter] = result
+                elif index is not None and upstream == task.each:
+                    inputs[parameter] = self._mapped[name].ref(index)
+                else:
+                    inputs[parameter] = Stream(result, stream_kind(task.parameters[parameter].hint))
+            for parameter in task.positional:  # one that is left out would shift those after it
+                if parameter not in inputs and parameter not in arguments and not task.parameters[parameter].required:
+                    arguments[parameter] = task.parameters[parameter].default
         return Job(
             run_id=self.run_id,
-            task=start.task,
+            task=name,
             function=task.function,
             io=self.io,
-            attempt=start.attempt,
-            index=start.index,
+            attempt=attempt,
+            index=index,
             inputs=inputs,
             arguments=arguments,
             positional=task.positional,
             streams=task.streams and task.each is None,
-            is_async=task.schema.is_async,
+            is_async=schema.is_async or (bool(inputs) and any(map(_is_async_stream, inputs.values()))),
             timeout=task.timeout,
             params=self.params,
             metadata=self.metadata,
@@ -317,15 +322,12 @@ class Run:
         found = self._results.get(task.each, self._earlier.get(task.each))
         return found if isinstance(found, Items) else None
 
-    def _feeds(self, task: Task, parameter: str) -> str | None:
-        found = self.plan.inputs[task.name].get(parameter)
-        return found if found is not None else self.plan.earlier.get(task.name, {}).get(parameter)
-
-    def _sources(self, task: Task) -> Iterator[tuple[str, Ref | Items | None]]:
-        for parameter, upstream in self.plan.inputs[task.name].items():
-            yield parameter, self._results.get(upstream)
-        for parameter, upstream in self.plan.earlier.get(task.name, {}).items():
-            yield parameter, self._earlier[upstream]
+    def _sources(self, name: str) -> Iterator[tuple[str, str, Ref | Items | None]]:
+        """Yield what feeds a task: the parameter, the task that it comes from, and its result."""
+        for parameter, upstream in self.plan.inputs[name].items():
+            yield parameter, upstream, self._results.get(upstream)
+        for parameter, upstream in self.plan.earlier.get(name, {}).items():
+            yield parameter, upstream, self._earlier[upstream]
 
     def _may_retry(self, name: str, attempt: int, outcome: Outcome) -> bool:
         task = self.plan.tasks[name]
@@ -419,10 +421,11 @@ class Run:
             self.outcomes[name] = outcome
             self._states.pop(name, None)
             self.changes.append(Change(name, None, outcome.attempt, old, outcome.state, outcome))
-            self._release(name)
+            if self._readers:
+                self._release(name)
             if outcome.state is State.SUCCEEDED and outcome.result is not None:
                 self._results[name] = outcome.result
-                if self.keep == "leaves" and name in self._readers and not self._readers[name]:
+                if self._readers.get(name, 1) == 0:
                     self.freed.append(outcome.result)
             elif outcome.state in _FAILED and not self.plan.tasks[name].fail_safe:
                 self._failed = True
@@ -459,7 +462,7 @@ class Run:
         """Count *name* off the readers of what it read; what has none left can go."""
         for upstream in dict.fromkeys(self.plan.inputs[name].values()):
             self._readers[upstream] -= 1
-            if self.keep == "leaves" and not self._readers[upstream] and upstream in self._results:
+            if not self._readers[upstream] and upstream in self._results:
                 self.freed.append(self._results[upstream])
 
     def _stop(self, reason: str) -> None:
@@ -479,12 +482,17 @@ class Run:
             self.outcomes[name] = outcome
             self._states.pop(name, None)
             self.changes.append(Change(name, None, 0, state, State.CANCELLED, outcome))
-            self._release(name)
+            if self._readers:
+                self._release(name)
         self._conclude()
 
     def _conclude(self) -> None:
         if self.ended:
             self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
+
+
+def _is_async_stream(source: Ref | Stream) -> bool:
+    return type(source) is Stream and source.how == "async"
 
 
 _ITEMS = -1  # in the heap: the next item of a mapped task, whichever it is then

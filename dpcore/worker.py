@@ -15,7 +15,6 @@ import traceback as tracebacks
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
-from inspect import isawaitable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
@@ -105,20 +104,18 @@ def current_job() -> CurrentJob:
 def perform(job: Job, line: Line | None = None) -> Outcome:
     """Do *job* here and now, and say how it went; whatever the body raises is an outcome.
 
-    A coroutine function, and one that wants an async stream, runs in an event loop
-    of its own (asyncio).
+    A job that is async gets an event loop of its own (asyncio).
     """
-    if job.is_async or _wants_async(job):
+    if job.is_async:
         return anyio.run(perform_async, job, line)
     if line is not None:
         line.started()
-    began = perf_counter()
     store = _Store(job)
     current = _current.set(CurrentJob(job))
+    began = perf_counter()
     try:
-        positional, named = _arguments(job)
-        value = job.function.call(*positional, **named)
-        if isawaitable(value):
+        value = _call(job)
+        if hasattr(type(value), "__await__"):
             raise _misses_async(job, value)
         result = store.all(value) if job.streams else store.one(value)
     except BaseException as error:  # noqa: BLE001  (SystemExit and the like fail the attempt, not the worker)
@@ -135,19 +132,19 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
     would block it: a plain body, loading and storing.  Cancelling this call cancels
     a coroutine function and passes on.
     """
-    if not (job.is_async or _wants_async(job)):
+    if not job.is_async:
         return cast(Outcome, await in_thread(perform, job, line)) if in_thread is not None else perform(job, line)
     if line is not None:
         line.started()
-    began = perf_counter()
     store = _Store(job)
     current = _current.set(CurrentJob(job))
+    began = perf_counter()
     try:
         positional, named = await _in(in_thread, _arguments, job)
         value = job.function.call(*positional, **named)
-        if isawaitable(value):
+        if hasattr(type(value), "__await__"):
             value = await value
-        if hasattr(value, "__aiter__") and (job.streams or job.is_async):
+        if hasattr(type(value), "__aiter__"):
             result = await _drained(store, value, in_thread)
         else:
             result = await _in(in_thread, store.all if job.streams else store.one, value)
@@ -167,8 +164,11 @@ async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: 
 # ---------------------------------------------------------------- inputs
 
 
-def _wants_async(job: Job) -> bool:
-    return any(type(source) is Stream and source.how == "async" for source in job.inputs.values())
+def _call(job: Job) -> Any:
+    if not (job.inputs or job.arguments):
+        return job.function.call()
+    positional, named = _arguments(job)
+    return job.function.call(*positional, **named)
 
 
 def _arguments(job: Job) -> tuple[list[Any], dict[str, Any]]:
@@ -216,7 +216,7 @@ class _Store:
 
     def one(self, value: Any) -> Ref:
         """Store a value as it is; a generator that shall not be stored item by item, as a list."""
-        if isinstance(value, Generator):
+        if hasattr(type(value), "__next__") and isinstance(value, Generator):
             value = list(value)
         ref = self.job.ref
         self.where = self.job.io.save(ref, value)
@@ -262,8 +262,22 @@ async def _drained(store: _Store, value: AsyncIterator[Any], in_thread: InThread
 # ---------------------------------------------------------------- outcomes
 
 
-def _worker() -> str:
-    return f"{os.getpid()}/{threading.current_thread().name}"
+class _Place(threading.local):
+    """The name of the thread that asks, made up once for each; it costs as much as a small task."""
+
+    def __init__(self) -> None:
+        self.name = f"{os.getpid()}/{threading.current_thread().name}"
+
+
+_here = _Place()
+
+
+def _moved() -> None:
+    global _here
+    _here = _Place()
+
+
+os.register_at_fork(after_in_child=_moved)
 
 
 def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outcome:
@@ -273,7 +287,7 @@ def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outco
         duration=perf_counter() - began,
         attempt=job.attempt,
         where=where,
-        worker=_worker(),
+        worker=_here.name,
     )
 
 
@@ -285,7 +299,7 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
         traceback=_users_traceback(error),
         duration=perf_counter() - began,
         attempt=job.attempt,
-        worker=_worker(),
+        worker=_here.name,
         task=job.task,
     )
 

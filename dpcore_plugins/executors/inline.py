@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anyio import Lock
 
-from dpcore import Executor, Job, Line, Outcome, perform_async
+from dpcore import Executor, Job, Line, Outcome, perform, perform_async
 
 __all__ = ("InlineExecutor",)
 
@@ -30,8 +30,11 @@ class InlineExecutor(Executor):
         """Do *job* on the event loop."""
         if self._turn is None:  # made here, because it belongs to the loop that runs
             self._turn = Lock(fast_acquire=True)
-        async with self._turn:
-            outcome = await perform_async(job, line)
+        if job.is_async or self._turn.locked():
+            async with self._turn:
+                outcome = await perform_async(job, line)
+        else:  # nothing else runs between its beginning and its end
+            outcome = perform(job, line)
         if isinstance(outcome.error, KeyboardInterrupt):
             raise outcome.error  # the user's Ctrl-C hit the body, which ran in the main thread
         return outcome
