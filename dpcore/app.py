@@ -32,6 +32,7 @@ from dpcore.errors import (
     SettingError,
     TaskError,
     TaskNotFoundError,
+    printed,
 )
 from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, writable
 from dpcore.plans import Plan, Selector
@@ -444,8 +445,7 @@ def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
 
 
 def _short(value: object) -> str:
-    shown = writable(repr(value))
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+    return writable(printed(value))
 
 
 def run(

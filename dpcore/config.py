@@ -28,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest
+from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest, printed
 from .hints import convert
 from .providers import KINDS
 
@@ -383,6 +383,8 @@ def _document(file: Path) -> dict[str, Any]:
         raise ConfigError(str(file), f"cannot be read: {error}") from None
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(str(file), "is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
         line = found[1] if found else text.count("\n") + 1  # "at end of document"
@@ -592,8 +594,9 @@ def _converted(owner: str, setting: Setting, said: Value) -> Any:
         return Secret(said.value)
     try:
         return convert(said.value, setting.hint)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         if setting.secret:
             raise SettingError(owner, setting.name, f"(hidden), from {said.source}, does not convert") from None
-        problem = f"= {said.value!r}, from {said.source}, does not convert: {error}"
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        problem = f"= {printed(said.value)}, from {said.source}, does not convert: {why}"
         raise SettingError(owner, setting.name, problem) from error

@@ -76,7 +76,7 @@ def nearest(name: object, known: Iterable[object]) -> str:
     >>> nearest("zzz", ["orders"]), nearest(3, ["orders"])
     ('', '')
     """
-    if not isinstance(name, str) or isinstance(name, _Shown) or len(name) > _LONGEST_NAME:
+    if not isinstance(name, str) or isinstance(name, Shown) or len(name) > _LONGEST_NAME:
         return ""
     names = [one for one in known if isinstance(one, str) and len(one) <= _LONGEST_NAME]
     if len(names) > _MOST_NAMES:
@@ -98,12 +98,12 @@ def printed(value: object, most: int = 200) -> str:
     >>> printed("x"), printed("x" * 50, most=10)
     ("'x'", "'xxxxxxxxx... (52 characters)")
     """
-    if isinstance(value, _Shown):
+    if isinstance(value, Shown):
         return str(value)
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  (to say what is wrong with a value must not fail because of it)
-        return f"<a {type(value).__qualname__} that cannot be printed>"
+        return f"<{type(value).__qualname__} that cannot be printed>"
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
@@ -122,8 +122,12 @@ class DpcoreError(Exception):
     """Whatever dpcore raises on purpose is one of these."""
 
 
-class _Shown(str):
-    """A value that was printed before it travelled."""
+class Shown(str):
+    """A value that was printed before it travelled, or words in its place; its repr is the text itself.
+
+    >>> Shown("every task")
+    every task
+    """
 
     __slots__ = ()
 
@@ -131,7 +135,7 @@ class _Shown(str):
         return str(self)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_Shown, (str(self),))
+        return (Shown, (str(self),))
 
 
 # ---------------------------------------------------------------- what a call is given
@@ -154,7 +158,7 @@ class ArgumentError(DpcoreError, ValueError, TypeError):
         return f"{self.argument}={printed(self.value)} must be {self.wanted}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _carried(self, self.argument, _Shown(printed(self.value)), self.wanted)
+        return _carried(self, self.argument, Shown(printed(self.value)), self.wanted)
 
 
 # ---------------------------------------------------------------- describing work
@@ -172,7 +176,7 @@ class TaskDefinitionError(DpcoreError, ValueError, TypeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # The value may be anything, also what does not pickle: what travels is what is printed of it.
-        return _carried(self, self.task, self.argument, _Shown(printed(self.value)), self.wanted)
+        return _carried(self, self.task, self.argument, Shown(printed(self.value)), self.wanted)
 
 
 class DuplicateTaskError(DpcoreError, ValueError):
@@ -248,23 +252,16 @@ class PlanningError(DpcoreError, ExceptionGroup[Exception], ValueError):
 class SelectionError(DpcoreError, ValueError):
     """A selection names nothing, or is not written in the grammar of selections.
 
-    A tuple stands for several selectors, and an empty one for every task.
+    What is no text is given as :class:`Shown`.
     """
 
-    def __init__(self, selector: object, problem: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, selector: str, problem: str, known: Iterable[str] = ()) -> None:
         super().__init__(selector, problem, tuple(known))
         self.selector, self.problem, self.known = selector, problem, self.args[2]
 
     def __str__(self) -> str:
-        what = printed(self.selector)
-        if isinstance(self.selector, tuple):
-            what = listed(self.selector) if self.selector else "every task"
         have = f" (there are: {listed(self.known)})" if self.known else ""
-        return f"cannot select {what}: {self.problem}{have}{nearest(self.selector, self.known)}"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        selector = self.selector if isinstance(self.selector, str | tuple) else _Shown(printed(self.selector))
-        return _carried(self, selector, self.problem, self.known)
+        return f"cannot select {printed(self.selector)}: {self.problem}{have}{nearest(self.selector, self.known)}"
 
 
 class CycleError(DpcoreError, ValueError):
@@ -512,7 +509,7 @@ class InvalidIdError(DpcoreError, ValueError):
         return f"{printed(self.value, 80)} cannot be a {self.kind}: {self.problem}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        value = self.value if isinstance(self.value, str) else _Shown(printed(self.value, 80))
+        value = self.value if isinstance(self.value, str) else Shown(printed(self.value, 80))
         return _carried(self, self.kind, value, self.problem)
 
 
@@ -612,7 +609,7 @@ class ProviderError(DpcoreError, ValueError, TypeError):
         return f"{self.record}: {self.field}={printed(self.value)} must be {self.wanted}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _carried(self, self.record, self.field, _Shown(printed(self.value)), self.wanted)
+        return _carried(self, self.record, self.field, Shown(printed(self.value)), self.wanted)
 
 
 class PluginError(DpcoreError):

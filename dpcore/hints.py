@@ -31,6 +31,8 @@ from uuid import UUID
 
 import msgspec
 
+from dpcore.errors import printed
+
 __all__ = (
     "MISSING",
     "Missing",
@@ -783,9 +785,7 @@ def _refusal(value: Any, hint: Any, why: str = "") -> ValueError:
         wanted = shown(hint)
         article = "an " if wanted[0] in "aeioAEIO" else "a "
         wanted = wanted if wanted.startswith(("None", "Literal")) else article + wanted
-    text = repr(value)
-    text = text if len(text) <= 100 else f"{text[:80]}..."
-    return ValueError(f"{text} is not {wanted}{': ' if why else ''}{why}")
+    return ValueError(f"{printed(value, 80)} is not {wanted}{': ' if why else ''}{why}")
 
 
 def _holds(value: Any, hint: Any) -> bool:

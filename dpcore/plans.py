@@ -25,8 +25,11 @@ from dpcore.errors import (
     ParamError,
     PlanningError,
     SelectionError,
+    Shown,
     TaskNotFoundError,
     UnreadStreamError,
+    listed,
+    printed,
 )
 from dpcore.hints import MISSING, convert, fits, shown, stream_fits
 from dpcore.tasks import Registry, Task
@@ -187,6 +190,11 @@ def plan(
     )
 
 
+def _worded(selector: object) -> str:
+    """Return what to call *selector* in an error."""
+    return selector if isinstance(selector, str) else Shown(printed(selector))
+
+
 def _check(argument: str, value: object, kind: Any, wanted: str) -> None:
     if not isinstance(value, kind):
         raise ArgumentError(argument, value, wanted)
@@ -240,7 +248,9 @@ class _Planning:
             problem = "the selection is empty"
             if not (chosen_some or exclude):
                 problem = "the registry is empty; decorate a function with @task, or pass the registry that has them (registry=...)"
-            self.faults.append(SelectionError(selection, problem, self.names))
+            self.faults.append(
+                SelectionError(Shown(listed(selection) if selection else "every task"), problem, self.names)
+            )
         if self.faults:
             raise PlanningError("cannot plan", self.faults)
         return Plan(
@@ -268,8 +278,11 @@ class _Planning:
         for selector in selection:
             found.update(self.expand(selector))
         for tag in self.words("tags", tags):
-            found.update(self.expand(f"tag:{tag}"))
-        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, root)]
+            if isinstance(tag, str):
+                found.update(self.expand(f"tag:{tag}"))
+            else:
+                self.faults.append(SelectionError(Shown(printed(tag)), "tags= takes words"))
+        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, _worded(root))]
         if roots:
             below = self.downstream(roots)
             found.update(self.upstream(below, order_too=True) if include_upstream else below)
@@ -283,15 +296,15 @@ class _Planning:
         if given is None:
             return []
         if isinstance(given, str) or not isinstance(given, Iterable):
-            wanted = f"{argument}= takes a list" + (f"; write {argument}=[{given!r}]" if isinstance(given, str) else "")
-            self.faults.append(SelectionError(given, wanted))
+            cure = f"; write {argument}=[{printed(given)}]" if isinstance(given, str) else ""
+            self.faults.append(SelectionError(_worded(given), f"{argument}= takes a list{cure}"))
             return []
         return list(given)
 
     def expand(self, selector: Selector, *, closed: bool = True) -> dict[str, None]:
         """Return the tasks that *selector* stands for; if *closed*, with what feeds them data."""
         if not isinstance(selector, str):
-            names = self.pick(selector, selector, excluding=not closed)
+            names = self.pick(selector, _worded(selector), excluding=not closed)
             return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
         match = _SELECTOR.fullmatch(selector.strip())
         if match is None:
@@ -305,7 +318,7 @@ class _Planning:
             return self.upstream(names, order_too=True)
         return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
 
-    def pick(self, selector: Selector, whole: Selector, *, excluding: bool = False) -> list[str]:
+    def pick(self, selector: Selector, whole: str, *, excluding: bool = False) -> list[str]:
         """Return the tasks of one name, one function, or one tag; a fault if there are none."""
         if not isinstance(selector, str):
             names = list(self.registry.named(selector))
@@ -498,8 +511,9 @@ class _Planning:
             if name not in self.tasks:  # a task's result is taken as it is
                 try:
                     value = convert(value, task.parameters[parameter].hint)
-                except (ValueError, TypeError) as error:
-                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {error}"))
+                except (ValueError, TypeError, RecursionError) as error:
+                    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
             found[parameter] = value
         return found
 

@@ -422,7 +422,8 @@ class _Check:
         return {parameter: self.task("inputs", upstream) or "" for parameter, upstream in value.items()}
 
     def number(self, argument: str, value: object, least: float, most: float | None, wanted: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
+        # Beyond the largest float is infinity, also for an int.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
             raise self.fault(argument, value, wanted)
         if most is not None and value > most:
             raise self.fault(argument, value, wanted)
@@ -435,9 +436,10 @@ class _Check:
         if value is None:
             return None
         wanted = "a number of seconds above 0, or None"
-        if value == 0:
+        seconds = self.number("timeout", value, 0, None, wanted)
+        if seconds == 0:
             raise self.fault("timeout", value, wanted)
-        return self.number("timeout", value, 0, None, wanted)
+        return seconds
 
     def count(self, argument: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
