@@ -10,6 +10,7 @@ The modules are floors; each stands only on those below it:
 ``plugins``           finding plugins, and adapters in them
 ``config``            settings: call > environment > project file > default
 ``hookspecs``         what a plugin may implement
+``timelines``         a run as rows of bars, and as lines of text
 ``ports``             what an adapter implements
 ``providers``         the record by which an adapter is offered
 ``runs``              what to start next, and what an outcome means

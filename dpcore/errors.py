@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
+from typing import Any
 
 __all__ = (
     "AdapterImportError",
@@ -159,6 +160,12 @@ class ArgumentError(DpcoreError, ValueError, TypeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _carried(self, self.argument, Shown(printed(self.value)), self.wanted)
+
+
+def check_argument(argument: str, value: object, kind: Any, wanted: str) -> None:
+    """Raise :class:`ArgumentError` unless *value* is an instance of *kind*, a class or a union of them."""
+    if not isinstance(value, kind):
+        raise ArgumentError(argument, value, wanted)
 
 
 # ---------------------------------------------------------------- describing work

@@ -28,6 +28,7 @@ from dpcore.errors import (
     Shown,
     TaskNotFoundError,
     UnreadStreamError,
+    check_argument,
     listed,
     printed,
 )
@@ -68,7 +69,8 @@ class Plan:
     """The DAG of selected tasks: what feeds what, in which order, and under which id.
 
     ``tasks`` are in :attr:`order`; ``needs`` says for each task which others of the
-    plan must have ended before it; ``inputs`` which task's result each parameter
+    plan must have ended before it, and ``dependents`` which wait for it, in the order
+    of registration; ``inputs`` which task's result each parameter
     receives; ``earlier`` the same for results of an earlier run; ``arguments`` the
     run parameters it takes, converted; ``left_out`` are order-only dependencies
     outside the selection, as (task, dependency).
@@ -79,19 +81,21 @@ class Plan:
     def __init__(
         self,
         tasks: Mapping[str, Task],
-        levels: Sequence[tuple[str, ...]],
+        levels: Sequence[Sequence[str]],
         needs: Mapping[str, tuple[str, ...]],
         wirings: Mapping[str, Wiring],
         inputs: Mapping[str, Mapping[str, str]],
+        dependents: Mapping[str, Sequence[str]],
         earlier: Mapping[str, Mapping[str, str]],
         arguments: Mapping[str, Mapping[str, Any]],
         left_out: tuple[tuple[str, str], ...],
         from_run: str | None,
     ) -> None:
-        self.levels: tuple[tuple[str, ...], ...] = tuple(levels)
+        self.levels: tuple[tuple[str, ...], ...] = tuple(map(tuple, levels))
         self.order: tuple[str, ...] = tuple(name for level in levels for name in level)
         self.tasks: Mapping[str, Task] = MappingProxyType({name: tasks[name] for name in self.order})
         self.needs, self.inputs, self.earlier = needs, inputs, earlier
+        self.dependents: Mapping[str, tuple[str, ...]] = {name: tuple(after) for name, after in dependents.items()}
         self.arguments, self.left_out, self.from_run = arguments, left_out, from_run
         self._wirings = wirings
 
@@ -118,15 +122,6 @@ class Plan:
             data = set(fed.values())
             found += [Edge(up, name, None, inferred=False) for up in self.needs[name] if up not in data]
         return tuple(found)
-
-    @cached_property
-    def dependents(self) -> Mapping[str, tuple[str, ...]]:
-        """For each task, those that wait for it, in the order of the plan."""
-        found: dict[str, list[str]] = {name: [] for name in self.order}
-        for name in self.order:
-            for upstream in self.needs[name]:
-                found[upstream].append(name)
-        return {name: tuple(after) for name, after in found.items()}
 
     @cached_property
     def id(self) -> str:
@@ -195,26 +190,21 @@ def _worded(selector: object) -> str:
     return selector if isinstance(selector, str) else Shown(printed(selector))
 
 
-def _check(argument: str, value: object, kind: Any, wanted: str) -> None:
-    if not isinstance(value, kind):
-        raise ArgumentError(argument, value, wanted)
-
-
 class _Planning:
     """One call of :func:`plan`: collects faults instead of stopping at the first."""
 
     def __init__(
         self, registry: Registry, params: Mapping[str, Any] | Iterable[str], from_run: str | None, strict: bool
     ) -> None:
-        _check("registry", registry, Registry, "a Registry")
-        _check("from_run", from_run, str | None, "the id of a run, or None")
-        _check("strict", strict, bool, "True or False")
+        check_argument("registry", registry, Registry, "a Registry")
+        check_argument("from_run", from_run, str | None, "the id of a run, or None")
+        check_argument("strict", strict, bool, "True or False")
         if isinstance(params, str) or not isinstance(params, Iterable):
             raise ArgumentError("params", params, "a mapping from parameter to value, or a list of parameters")
         if not isinstance(params, Mapping):
             params = list(params)
             for name in params:
-                _check("params", name, str, "the name of a parameter, each of them")
+                check_argument("params", name, str, "the name of a parameter, each of them")
         self.registry = registry
         self.tasks: dict[str, Task] = dict(registry.items())
         self.names = tuple(self.tasks)  # one for all faults, which may be as many
@@ -222,6 +212,7 @@ class _Planning:
         self.values: Mapping[str, Any] = params if isinstance(params, Mapping) else dict.fromkeys(params, MISSING)
         self.from_run, self.strict = from_run, strict
         self.wirings: dict[str, Wiring] = {}
+        self.gives: dict[str, Any] = {}  # the hints of results that are one value; the others are not looked up
         self.faults: list[Exception] = []
         self.asked_for: set[str] = set()  # tasks that are selected though params= gives their results
         self.after: dict[str, list[str]] | None = None
@@ -235,14 +226,14 @@ class _Planning:
         include_upstream: bool,
         exclude: Iterable[Selector],
     ) -> Plan:
-        _check("include_upstream", include_upstream, bool, "True or False")
+        check_argument("include_upstream", include_upstream, bool, "True or False")
         chosen = self.chosen(selection, tags, root_tasks, include_upstream)
         for selector in self.words("exclude", exclude):
             for name in self.expand(selector, closed=False):
                 chosen.pop(name, None)
         names = sorted(chosen, key=self.rank.__getitem__)
         made = self.joined(names)
-        levels = self.levelled(made.needs)
+        levels, dependents = self.levelled(made.needs)
         if not self.faults and not names:
             chosen_some = bool(selection) or tags is not None or root_tasks is not None
             problem = "the selection is empty"
@@ -259,6 +250,7 @@ class _Planning:
             made.needs,
             self.wirings,
             made.inputs,
+            dependents,
             made.earlier,
             made.arguments,
             tuple(made.left_out),
@@ -382,7 +374,10 @@ class _Planning:
         """Return what task *name* receives and waits for, by the rules (a) to (d) of the design."""
         known = self.wirings.get(name)
         if known is None:
-            known = self.wirings[name] = self.wire(self.tasks[name])
+            task = self.tasks[name]
+            known = self.wirings[name] = self.wire(task)
+            if not task.many:
+                self.gives[name] = task.result
         return known
 
     def wire(self, task: Task) -> Wiring:
@@ -392,8 +387,7 @@ class _Planning:
         inferred: list[str] = []
         params: list[str] = []
         open_: list[str] = []  # required, and not supplied yet
-        for parameter in task.parameters.values():
-            name = parameter.name
+        for name, parameter in task.parameters.items():
             source = task.inputs.get(name) or (name if name in declared else None)
             if source is not None:  # (a) named in inputs=, (b) named like a dependency
                 if source in given:
@@ -408,7 +402,7 @@ class _Planning:
                     inferred.append(name)
                 else:
                     open_.append(name)
-        guessed = self.guess(task, declared, data, open_)
+        guessed = self.guess(task, declared, data, open_) if len(open_) == 1 else None
         if guessed is not None:  # (d) the only parameter and the only dependency left
             parameter_name, source = guessed
             open_.remove(parameter_name)
@@ -417,15 +411,15 @@ class _Planning:
             else:
                 data[parameter_name] = source
                 inferred.append(parameter_name)
-        used = set(data.values())
-        order = tuple(up for up in declared if up not in used and up not in given)
+        order: tuple[str, ...] = ()
+        if declared:
+            used = set(data.values())
+            order = tuple(up for up in declared if up not in used and up not in given)
         return Wiring(data, frozenset(inferred), guessed and guessed[0], order, tuple(params), tuple(open_))
 
     def guess(
         self, task: Task, declared: Sequence[str], data: Mapping[str, str], open_: Sequence[str]
     ) -> tuple[str, str] | None:
-        if len(open_) != 1:
-            return None
         used = {*data.values(), *task.inputs.values()}
         left = [up for up in dict.fromkeys(declared) if up not in used and up not in task.parameters]
         if len(left) != 1 or (left[0] in self.tasks and self.tasks[left[0]].returns_nothing):
@@ -441,41 +435,50 @@ class _Planning:
         taken: set[str] = set()
         for name in names:
             task, wiring = self.tasks[name], self.wiring(name)
-            inputs, earlier = self.fed(task, wiring, selected)
-            self.faults += [MissingInputError(name, parameter, None, self.names) for parameter in wiring.missing]
+            inputs = wiring.data
+            if inputs:
+                inputs, earlier = self.fed(task, wiring, selected)
+                if earlier:
+                    made.earlier[name] = earlier
+            if wiring.missing:
+                self.faults += [MissingInputError(name, parameter, None, self.names) for parameter in wiring.missing]
             if task.each is not None:
                 self.check_mapped(task, wiring)
-            order = []
-            for up in wiring.order:
-                if up in selected:
-                    order.append(up)
-                elif up in self.tasks:
-                    made.left_out.append((name, up))
-                else:
-                    self.not_found(up, name)
             made.inputs[name] = inputs
-            made.needs[name] = tuple(dict.fromkeys([*inputs.values(), *order]))
-            if earlier:
-                made.earlier[name] = earlier
+            made.needs[name] = tuple(dict.fromkeys([*inputs.values(), *self.waited_for(name, wiring, selected, made)]))
             if wiring.params:
                 made.arguments[name] = self.given(task, wiring)
                 taken.update(self.param_of(task, parameter) for parameter in wiring.params)
         self.untaken(names, taken)
         return made
 
+    def waited_for(self, name: str, wiring: Wiring, selected: Mapping[str, None], made: _Made) -> Iterator[str]:
+        """Yield the tasks of the plan that *name* waits for and gets nothing from; note those outside of it."""
+        for up in wiring.order:
+            if up in selected:
+                yield up
+            elif up in self.tasks:
+                made.left_out.append((name, up))
+            else:
+                self.not_found(up, name)
+
     def fed(self, task: Task, wiring: Wiring, selected: Mapping[str, None]) -> tuple[dict[str, str], dict[str, str]]:
         """Return which parameters are fed by the plan, and which by an earlier run."""
-        inputs: dict[str, str] = {}
-        earlier: dict[str, str] = {}
+        elsewhere: dict[str, str] = {}
+        parameters, is_plain = task.parameters, task.each is None and not self.strict
         for parameter, up in wiring.data.items():
-            if up not in self.tasks:
+            upstream = self.tasks.get(up)
+            if up not in selected:
+                elsewhere[parameter] = up
+            if upstream is None:
                 self.not_found(up, task.name)
-            elif up in selected or self.from_run is not None:
-                (inputs if up in selected else earlier)[parameter] = up
-                self.check(task, parameter, self.tasks[up], guessed=parameter == wiring.guessed)
-            else:
+            elif up not in selected and self.from_run is None:
                 self.faults.append(MissingInputError(task.name, parameter, up))
-        return inputs, earlier
+            elif not is_plain or self.gives.get(up, MISSING) is not parameters[parameter].hint:
+                self.check(task, parameter, upstream, guessed=parameter == wiring.guessed)
+        if not elsewhere:
+            return wiring.data, elsewhere
+        return {at: up for at, up in wiring.data.items() if at not in elsewhere}, elsewhere
 
     def check_mapped(self, task: Task, wiring: Wiring) -> None:
         assert task.each is not None
@@ -518,16 +521,16 @@ class _Planning:
         return found
 
     def untaken(self, names: Iterable[str], taken: set[str]) -> None:
-        takes = {
-            parameter.name
-            for wiring, task in ((self.wirings[n], self.tasks[n]) for n in names)
-            for parameter in task.parameters.values()
-            if parameter.name not in wiring.data
-        }
-        known = tuple(sorted(takes))
-        for name in self.values:
-            if name not in taken and name not in self.asked_for:
-                self.faults.append(ParamError(name, "is taken by no selected task", known))
+        left = [name for name in self.values if name not in taken and name not in self.asked_for]
+        if left:
+            takes = {
+                parameter
+                for name in names
+                for parameter in self.tasks[name].parameters
+                if parameter not in self.wirings[name].data
+            }
+            known = tuple(sorted(takes))
+            self.faults += [ParamError(name, "is taken by no selected task", known) for name in left]
 
     def check(self, task: Task, parameter: str, upstream: Task, *, guessed: bool) -> None:
         """Record a fault if what *upstream* returns does not fit *parameter* of *task*."""
@@ -552,14 +555,35 @@ class _Planning:
                 InputMismatchError(task.name, parameter, shown(wants), upstream.name, given, places, guessed)
             )
 
-    def levelled(self, needs: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """Return the parallel levels, each in the order of registration; every cycle is a fault."""
-        graph = dict(needs)
+    def levelled(self, needs: Mapping[str, tuple[str, ...]]) -> tuple[list[list[str]], dict[str, list[str]]]:
+        """Return the parallel levels, and who waits for whom, all in the order of registration; every cycle is a fault."""
+        dependents: dict[str, list[str]] = {name: [] for name in needs}
+        waits: dict[str, int] = {}
+        for name, ups in needs.items():
+            if ups:
+                waits[name] = len(ups)
+                for up in ups:
+                    dependents[up].append(name)
+        levels: list[list[str]] = []
+        level = [name for name in needs if name not in waits]
+        while level:
+            levels.append(level)
+            level = []
+            for name in levels[-1]:
+                for after in dependents[name]:
+                    waits[after] -= 1
+                    if not waits[after]:
+                        level.append(after)
+            level.sort(key=self.rank.__getitem__)
+        if any(waits.values()):
+            self.find_cycles({name: ups for name, ups in needs.items() if waits.get(name)})
+        return levels, dependents
+
+    def find_cycles(self, graph: dict[str, tuple[str, ...]]) -> None:
+        """Record every cycle of what could not be brought into an order."""
         while True:
-            sorter = TopologicalSorter(graph)
             try:
-                sorter.prepare()
-                break
+                TopologicalSorter(graph).prepare()
             except GraphCycleError as error:
                 # graphlib reports one cycle; without its tasks, the next one shows.
                 path = error.args[1]
@@ -568,11 +592,8 @@ class _Planning:
                 graph = {
                     name: tuple(n for n in ups if n not in gone) for name, ups in graph.items() if name not in gone
                 }
-        levels: list[tuple[str, ...]] = []
-        while ready := sorter.get_ready():
-            levels.append(tuple(sorted(ready, key=self.rank.__getitem__)))
-            sorter.done(*ready)
-        return levels
+            else:
+                return
 
 
 class _Made(NamedTuple):

@@ -5,7 +5,8 @@ many lanes as the executor has places take ready attempts and have them done.
 Whichever lane brings an outcome home while nobody records does the recording, for
 all outcomes that have arrived: so a store that takes its time gets them in groups,
 and one that does not costs no hand-over.  Nothing that depends on an outcome is
-started, and no observer is told of it, before it is recorded.
+started before it is recorded, and no observer is told of it.  Only a store that
+nobody else can read and that ends with the program gets them later, in larger groups.
 """
 
 from __future__ import annotations
@@ -61,15 +62,15 @@ class Runner:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
         self._run_changed, self._task_changed = run_changed, task_changed
-        self._slow_store = bool(store.capabilities & {"durable", "shared"})
+        self._timers = _Timers(clock)
+        self._journal = _Journal(run.run_id, store, clock)
+        self._lazy = not (store.capabilities & {"durable", "shared"} or task_changed)
+        self._flushing = False
         self._arrived: list[tuple[Start, Outcome]] = []
-        self._unrecorded: list[TaskChange] = []
         self._recording = False
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._lines: set[_Line] = set()
-        self._timers = _Timers(clock)
-        self._flushing = False
         self._yielded = perf_counter()
         self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
@@ -137,31 +138,33 @@ class Runner:
 
         All of them share one scope, because to open one costs as much as a small task.
         """
-        outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
             while start is not None:
                 job = self.run.job(start)
                 line = _Line(self, job, scope)
                 self._note_running()
-                outcome = None
+                outcome: Outcome | None = None
                 outcome = await self._perform(job, line)
-                if outcome is None or scope.cancel_called or outcome.error is not None or job.timeout is not None:
+                if outcome is None or outcome.error is not None or job.timeout is not None or scope.cancel_called:
                     break
-                start = await self._arrive(start, outcome)
-        if start is not None:
-            start = await self._arrive(start, await self._judged(job, line, outcome))
-        return start
-
-    async def _arrive(self, start: Start, outcome: Outcome) -> Start | None:
-        """Record an outcome, or leave it to the lane that is recording; return the next attempt to do."""
-        self._arrived.append((start, outcome))
+                self._arrived.append((start, outcome))
+                if not self._recording:
+                    await self._record(lanes_to_be=1)
+                if perf_counter() - self._yielded > _GREEDY:
+                    await self._yield()
+                start = self.run.take()
+        if start is None:
+            return None
+        outcome = await self._judged(job, line, outcome)
+        self._arrived.append((start, outcome))  # to the list that is current after the wait
         if not self._recording:
             await self._record(lanes_to_be=1)
-        now = perf_counter()
-        if now - self._yielded > _GREEDY:
-            await checkpoint()
-            self._yielded = perf_counter()
         return self.run.take()
+
+    async def _yield(self) -> None:
+        """Leave the loop to others: jobs that never wait would keep it for themselves."""
+        await checkpoint()
+        self._yielded = perf_counter()
 
     def _feed(self, lanes_to_be: int) -> None:
         """Have as many lanes as there is work for, counting the one that goes on by itself."""
@@ -232,56 +235,72 @@ class Runner:
                 for start, outcome in arrived:
                     run.record(start, outcome)
                 changes, run.changes = run.changes, []
-                await self._write(changes)
+                self._journal.note(changes)
+                if not self._lazy:
+                    await self._journal.write()
                 run.release()
-                self._tell(changes)
-                await self._free()
-                for retry in run.retries:
-                    self._timers.add(retry.delay, self._retry, retry.start)
-                run.retries.clear()
+                if self._task_changed:
+                    self._tell(changes)
+                if run.freed:
+                    await self._free()
+                if run.retries:
+                    self._wait_for_retries()
                 if run.stopping:
                     self._stop_jobs()
                 if not (self._arrived or run.changes):
                     break
-            self._feed(lanes_to_be)
+            if run.available > lanes_to_be:
+                self._feed(lanes_to_be)
         finally:
             self._recording = False
         if run.ended and not run.running:
             await self._conclude()
-
-    async def _write(self, changes: list[Change]) -> None:
-        entries, self._unrecorded = self._unrecorded, []
-        now = self.clock.now().timestamp()
-        entries += [_entry(change, now) for change in changes]
-        if entries:
-            await self.store.append(self.run.run_id, entries)
+        elif self._lazy and not self._flushing:
+            self._flush_soon()
 
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
         changes, self.run.changes = self.run.changes, []
-        now = self.clock.now().timestamp()
-        self._unrecorded += [_entry(change, now) for change in changes]
-        self._tell(changes)
-        if self._slow_store and not self._flushing:
-            self._flushing = True
-            self._timers.add(_UNRECORDED, self._flush)
+        self._journal.note(changes)
+        if self._task_changed:
+            self._tell(changes)
+        if not self._flushing:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        self._flushing = True
+        self._timers.add(_UNRECORDED, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._unrecorded and not self._recording and self._group is not None:
-            self._group.start_soon(self._record)
-        elif self._unrecorded:
-            self._flushing = True
-            self._timers.add(_UNRECORDED, self._flush)
+        if self._journal.unwritten and not self._recording and self._group is not None:
+            self._group.start_soon(self.flush)
+        elif self._journal.unwritten:
+            self._flush_soon()
+
+    async def flush(self) -> None:
+        """Record at once what may be recorded later."""
+        if not self._recording:
+            self._recording = True
+            try:
+                await self._journal.write()
+            finally:
+                self._recording = False
+            if self._arrived or self.run.changes:
+                await self._record()
+
+    def _wait_for_retries(self) -> None:
+        for retry in self.run.retries:
+            self._timers.add(retry.delay, self._retry, retry.start)
+        self.run.retries.clear()
 
     def _retry(self, start: Start) -> None:
         self.run.requeue(start)
         self._feed(0)
 
     async def _free(self) -> None:
-        if self.run.freed:
-            freed, self.run.freed = self.run.freed, []
-            await self._delete([ref for result in freed for ref in ([result] if isinstance(result, Ref) else result)])
+        freed, self.run.freed = self.run.freed, []
+        await self._delete([ref for result in freed for ref in ([result] if isinstance(result, Ref) else result)])
 
     async def _delete(self, refs: Sequence[Ref]) -> None:
         """Forget results that nobody reads; what cannot be deleted is logged, and disturbs nothing."""
@@ -299,18 +318,17 @@ class Runner:
         for outcome in self.run.outcomes.values():
             self.record.counts[outcome.state] = self.record.counts.get(outcome.state, 0) + 1
         self._timers.stop()
-        await self.store.append(self.run.run_id, (), record=self.record)
+        await self._journal.write(self.record)
         self._tell_run(State.RUNNING, self.run.state)
 
     # ---------------------------------------------------------------- observers
 
     def _tell(self, changes: Sequence[Change]) -> None:
-        if self._task_changed:
-            for change in changes:
-                if change.index is None:
-                    task = self.run.plan.tasks[change.task]
-                    for observe in self._task_changed:
-                        observe(self.run, task, change.attempt, change.old, change.new, change.outcome)
+        for change in changes:
+            if change.index is None:
+                task = self.run.plan.tasks[change.task]
+                for observe in self._task_changed:
+                    observe(self.run, task, change.attempt, change.old, change.new, change.outcome)
 
     def _tell_run(self, old: State, new: State) -> None:
         for observe in self._run_changed:
@@ -324,6 +342,32 @@ class Runner:
             self._timers.add(timeout, line.expire)
         else:
             from_thread.run_sync(self._timers.add, timeout, line.expire, token=self._token)
+
+
+class _Journal:
+    """Writes the transitions of one run into the run store, in groups."""
+
+    __slots__ = ("_clock", "_noted", "_run_id", "_store")
+
+    def __init__(self, run_id: str, store: RunStore, clock: Clock) -> None:
+        self._run_id, self._store, self._clock = run_id, store, clock
+        self._noted: list[tuple[float, list[Change]]] = []
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._noted)
+
+    def note(self, changes: list[Change]) -> None:
+        """Remember *changes*, which have happened now."""
+        self._noted.append((self._clock.now().timestamp(), changes))
+
+    async def write(self, record: RunRecord | None = None) -> None:
+        """Write all that was noted, in one piece, and the run's *record* with it if one is given."""
+        noted, self._noted = self._noted, []
+        entries = [_entry(change, at) for at, changes in noted for change in changes]
+        if entries or record is not None:
+            await self._store.append(self._run_id, entries, record=record)
 
 
 class _Line:
@@ -437,26 +481,26 @@ def _timed_out(job: Job, ending: str, duration: float, result: Ref | Items | Non
 
 def _entry(change: Change, at: float) -> TaskChange:
     """Write a transition down as the run store keeps it."""
-    outcome = change.outcome
+    state, outcome = change.new, change.outcome
     if outcome is None:
-        return TaskChange(task=change.task, state=change.new, at=at, attempt=change.attempt, index=change.index)
-    result = outcome.result
+        return TaskChange(task=change.task, state=state, at=at, attempt=change.attempt, index=change.index)
     entry = TaskChange(
         task=change.task,
-        state=change.new,
+        state=state,
         at=at,
         attempt=change.attempt,
         index=change.index,
-        duration=round(outcome.duration, 6),
-        reason=writable(outcome.reason),
+        duration=outcome.duration,
         worker=outcome.worker,
-        traceback=writable(outcome.traceback),
     )
-    if isinstance(result, Items):
+    result = outcome.result
+    if isinstance(result, Ref):
+        entry.result = result.result_id
+    elif result is not None:
         entry.count, entry.attempts, entry.missing = result.count, result.attempts, sorted(result.missing)
         entry.result = str(result.attempt)
-    elif result is not None:
-        entry.result = result.result_id
-    if outcome.error is not None:
-        entry.error = described(outcome.error)
+    if state is not State.SUCCEEDED:
+        entry.reason, entry.traceback = writable(outcome.reason), writable(outcome.traceback)
+        if outcome.error is not None:
+            entry.error = described(outcome.error)
     return entry

@@ -9,11 +9,13 @@ everything is over.  Every transition is put into :attr:`Run.changes`, once.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from heapq import heappop, heappush
+from typing import Any, Literal
+
+import msgspec
 
 from dpcore.errors import TaskError
 from dpcore.hints import accepts_none, stream_kind
@@ -26,26 +28,26 @@ __all__ = ("Change", "Retry", "Run", "Start")
 Keep = Literal["all", "leaves"]
 
 
-class Start(NamedTuple):
+class Start(msgspec.Struct, frozen=True):
     """One attempt to start: *attempt* is counted from 1; *index* is the item of a mapped task."""
 
     task: str
     attempt: int
-    index: int | None = None  # type: ignore[assignment]  # hides a method of tuples that nobody needs here
+    index: int | None = None
 
 
-class Retry(NamedTuple):
+class Retry(msgspec.Struct, frozen=True):
     """An attempt to :meth:`~Run.requeue` when *delay* seconds have passed."""
 
     start: Start
     delay: float
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """One transition of a task, or of item *index* of a mapped task."""
 
     task: str
-    index: int | None  # type: ignore[assignment]
+    index: int | None
     attempt: int
     old: State
     new: State
@@ -136,6 +138,7 @@ class Run:
         self._held: list[tuple[int, int, int | None]] = []
         self._items_left = 0  # items of mapped tasks that are ready, beyond one each
         self._inflight = 0
+        self._left = len(plan)  # tasks that have not ended
         self._cancelled = False
         self._failed = False
         for name in [name for name in plan.order if not self._waits[name]]:
@@ -148,7 +151,7 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether every task has ended."""
-        return len(self.outcomes) == len(self.plan)
+        return not self._left
 
     @property
     def running(self) -> bool:
@@ -170,13 +173,11 @@ class Run:
     def take(self) -> Start | None:
         """Return the next attempt to start, as if it were started; None if nothing can be started now."""
         while self._ready:
-            rank, attempt, index = heapq.heappop(self._ready)
+            rank, attempt, index = heappop(self._ready)
             name = self._names[rank]
-            if name in self.outcomes:
-                continue
-            start = self._next_item(name, rank) if index == _ITEMS else Start(name, attempt, index)
-            if attempt > 1 and self._retrying.pop((name, index), None) is None:
+            if name in self.outcomes or (attempt > 1 and self._retrying.pop((name, index), None) is None):
                 continue  # it was called off while it waited
+            start = Start(name, attempt, index) if index != _ITEMS else self._next_item(name, rank)
             if start is not None:
                 self._begin(start)
                 return start
@@ -193,18 +194,19 @@ class Run:
         Until then it is held back, so that a driver can make an outcome durable before
         anything depends on it.
         """
-        for entry in self._held:
-            heapq.heappush(self._ready, entry)
-        self._held.clear()
+        if self._held:
+            for entry in self._held:
+                heappush(self._ready, entry)
+            self._held.clear()
 
     def requeue(self, start: Start) -> None:
         """Make an attempt ready whose delay is over; nothing happens if it was cancelled meanwhile."""
         if self._retrying.get((start.task, start.index)) == start:
-            heapq.heappush(self._ready, (self._rank[start.task], start.attempt, start.index))
+            heappush(self._ready, (self._rank[start.task], start.attempt, start.index))
 
     def job(self, start: Start) -> Job:
         """Return all that a worker needs for this attempt."""
-        name, attempt, index = start
+        name, attempt, index = start.task, start.attempt, start.index
         task = self.plan.tasks[name]
         inputs: dict[str, Ref | Stream] = {}
         arguments: dict[str, Any] = {}
@@ -247,12 +249,13 @@ class Run:
     def record(self, start: Start, outcome: Outcome) -> None:
         """Take in how an attempt went that :meth:`take` gave; each attempt is recorded exactly once."""
         self._inflight -= 1
-        name, attempt, index = start
-        if outcome.state is not State.SUCCEEDED and outcome.result is not None:
-            self.freed.append(outcome.result)  # what a stream had stored before it failed
-            outcome = _replaced(outcome, result=None)
-        if outcome.state is State.CANCELLED and not outcome.reason:
-            outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
+        name, attempt, index = start.task, start.attempt, start.index
+        if outcome.state is not State.SUCCEEDED:
+            if outcome.result is not None:
+                self.freed.append(outcome.result)  # what a stream had stored before it failed
+                outcome = _replaced(outcome, result=None)
+            if outcome.state is State.CANCELLED and not outcome.reason:
+                outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
         if index is not None:
             self._record_item(start, outcome)
         elif outcome.state in _FAILED and self._may_retry(name, attempt, outcome):
@@ -271,23 +274,16 @@ class Run:
 
     def _begin(self, start: Start) -> None:
         self._inflight += 1
-        name, attempt, index = start
+        name, attempt, index = start.task, start.attempt, start.index
         if self.state is State.PENDING:
             self.state = State.RUNNING
         old = self._states.get(name, State.PENDING)
-        if index is None:
-            self._change(name, None, attempt, old, State.RUNNING, None)
-            return
-        if old is State.PENDING:
-            self._change(name, None, 1, old, State.RUNNING, None)
-        was = State.RETRYING if attempt > 1 else State.PENDING
-        self.changes.append(Change(name, index, attempt, was, State.RUNNING, None))
-
-    def _change(
-        self, name: str, index: int | None, attempt: int, old: State, new: State, outcome: Outcome | None
-    ) -> None:
-        self._states[name] = new
-        self.changes.append(Change(name, index, attempt, old, new, outcome))
+        if index is None or old is State.PENDING:
+            self._states[name] = State.RUNNING
+            self.changes.append(Change(name, None, attempt, old, State.RUNNING, None))
+        if index is not None:
+            was = State.RETRYING if attempt > 1 else State.PENDING
+            self.changes.append(Change(name, index, attempt, was, State.RUNNING, None))
 
     def _enable(self, name: str) -> None:
         """Make a task ready, all that it needs having ended; a mapped one item by item."""
@@ -312,7 +308,7 @@ class Run:
         mapped.inflight += 1
         if mapped.next < mapped.count:
             self._items_left -= 1
-            heapq.heappush(self._ready, (rank, 1, _ITEMS))
+            heappush(self._ready, (rank, 1, _ITEMS))
         return Start(name, 1, index)
 
     def _stream_of(self, task: Task) -> Items | None:
@@ -340,9 +336,8 @@ class Run:
         self._retrying[start.task, start.index] = again
         self.retries.append(Retry(again, self._delay(start)))
         if start.index is None:
-            self._change(start.task, None, start.attempt, old, State.RETRYING, outcome)
-        else:
-            self.changes.append(Change(start.task, start.index, start.attempt, old, State.RETRYING, outcome))
+            self._states[start.task] = State.RETRYING
+        self.changes.append(Change(start.task, start.index, start.attempt, old, State.RETRYING, outcome))
 
     def _delay(self, start: Start) -> float:
         task = self.plan.tasks[start.task]
@@ -358,7 +353,7 @@ class Run:
         return delay
 
     def _record_item(self, start: Start, outcome: Outcome) -> None:
-        name, attempt, index = start
+        name, attempt, index = start.task, start.attempt, start.index
         assert index is not None
         task, mapped = self.plan.tasks[name], self._mapped[name]
         mapped.duration += outcome.duration
@@ -414,39 +409,40 @@ class Run:
     def _end(self, name: str, old: State, outcome: Outcome) -> None:
         """End a task, and everything that this decides, without recursion."""
         ending = [(name, old, outcome)]
-        while ending:
-            name, old, outcome = ending.pop()
+        for name, old, outcome in ending:  # which grows meanwhile
             if name in self.outcomes:
                 continue
-            self.outcomes[name] = outcome
-            self._states.pop(name, None)
-            self.changes.append(Change(name, None, outcome.attempt, old, outcome.state, outcome))
-            if self._readers:
-                self._release(name)
-            if outcome.state is State.SUCCEEDED and outcome.result is not None:
-                self._results[name] = outcome.result
-                if self._readers.get(name, 1) == 0:
-                    self.freed.append(outcome.result)
-            elif outcome.state in _FAILED and not self.plan.tasks[name].fail_safe:
-                self._failed = True
+            self._set_outcome(name, old, outcome)
             for after in self.plan.dependents[name]:
-                reason = self._blocked(after, name, outcome)
-                if reason:
-                    skipped = Outcome(state=State.SKIPPED, reason=reason, attempt=0)
-                    if after not in self.outcomes:
-                        ending.append((after, State.PENDING, skipped))
-                else:
+                reason = self._blocked(after, name, outcome) if outcome.state is not State.SUCCEEDED else ""
+                if not reason:
                     self._waits[after] -= 1
                     if not self._waits[after] and after not in self.outcomes:
                         self._enable(after)
-        if self.fail_fast and self._failed:
+                elif after not in self.outcomes:
+                    ending.append((after, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0)))
+        if self._failed and self.fail_fast:
             self._stop("another task failed, and the run is to fail fast")
-        self._conclude()
+        if not self._left:
+            self._conclude()
+
+    def _set_outcome(self, name: str, old: State, outcome: Outcome) -> None:
+        self.outcomes[name] = outcome
+        self._left -= 1
+        self._states.pop(name, None)
+        self.changes.append(Change(name, None, outcome.attempt, old, outcome.state, outcome))
+        if self._readers:
+            self._release(name)
+        if outcome.state is State.SUCCEEDED:
+            if outcome.result is not None:
+                self._results[name] = outcome.result
+                if self._readers.get(name, 1) == 0:
+                    self.freed.append(outcome.result)
+        elif outcome.state in _FAILED and not self.plan.tasks[name].fail_safe:
+            self._failed = True
 
     def _blocked(self, name: str, upstream: str, outcome: Outcome) -> str:
-        """Say why task *name* cannot run any more now that *upstream* has ended; "" if it can."""
-        if outcome.state is State.SUCCEEDED:
-            return ""
+        """Say why task *name* cannot run any more now that *upstream* has not succeeded; "" if it can."""
         ended = f"{upstream!r} {'was ' if outcome.state in _NOT_RUN else ''}{outcome.state.replace('_', ' ')}"
         if outcome.state not in _FAILED or not self.plan.tasks[upstream].fail_safe:
             return ended
@@ -478,17 +474,12 @@ class Run:
             state, items = self.task_state(name), self._mapped.get(name)
             if state.ended or (items.inflight if items is not None else state is State.RUNNING):
                 continue
-            outcome = Outcome(state=State.CANCELLED, reason=reason, attempt=0)
-            self.outcomes[name] = outcome
-            self._states.pop(name, None)
-            self.changes.append(Change(name, None, 0, state, State.CANCELLED, outcome))
-            if self._readers:
-                self._release(name)
-        self._conclude()
+            self._set_outcome(name, state, Outcome(state=State.CANCELLED, reason=reason, attempt=0))
+        if not self._left:
+            self._conclude()
 
     def _conclude(self) -> None:
-        if self.ended:
-            self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
+        self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
 
 
 def _is_async_stream(source: Ref | Stream) -> bool:

@@ -53,7 +53,9 @@ class Task:
         "_fingerprint",
         "_function",
         "_positional",
+        "_result",
         "_schema",
+        "_streams",
         "backoff",
         "call",
         "dependencies",
@@ -99,10 +101,17 @@ class Task:
         self._schema: Schema | None = None
         self._fingerprint: str | None = None
         self._function: Function | None = None
-        self._positional: tuple[str, ...] = ()
+        self._positional: tuple[str, ...] = ()  # this and the next two are filled in with the schema
+        self._streams = False
+        self._result: Any = MISSING
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} at {self.place}>"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of :func:`task` that register this function like this again."""
+        return {setting: getattr(self, setting) for setting in _SETTINGS}
 
     @property
     def function(self) -> Function:
@@ -117,9 +126,20 @@ class Task:
         if self._schema is None:
             self._schema = schema(self.call)
             self._positional = tuple(p.name for p in self._schema.parameters.values() if p.positional_only)
+            self._streams = self._schema.streams if self.stream_output is None else self.stream_output
+            self._result = self._stored(self._schema)
             for problem in self._schema.problems:
                 warnings.warn(f"task {self.name!r}: {problem}; it is left unchecked", HintWarning, stacklevel=2)
         return self._schema
+
+    def _stored(self, found: Schema) -> Any:
+        returns = found.result
+        if self.each is None and self._streams:
+            return item_hint(returns)
+        if found.streams:  # a generator that is not stored item by item is collected
+            item = item_hint(returns)
+            return list if item is MISSING else list.__class_getitem__(item)
+        return returns
 
     @property
     def parameters(self) -> Mapping[str, Parameter]:
@@ -129,29 +149,25 @@ class Task:
     @property
     def positional(self) -> tuple[str, ...]:
         """The parameters that can only be passed by position."""
-        self.schema  # noqa: B018  (fills them in)
+        self.schema  # noqa: B018  (fills it in, here and below)
         return self._positional
 
     @property
     def streams(self) -> bool:
         """Whether the output is stored item by item: a generator's, unless ``stream_output`` says otherwise."""
-        return self.schema.streams if self.stream_output is None else self.stream_output
+        self.schema  # noqa: B018
+        return self._streams
 
     @property
     def many(self) -> bool:
         """Whether the result is a series of items: of a stream, or of a task mapped over one."""
-        return self.streams or self.each is not None
+        return self.each is not None or self.streams
 
     @property
     def result(self) -> Any:
         """The hint of one value that is stored: of an item, where there are :attr:`many`."""
-        returns = self.schema.result
-        if self.each is None and self.streams:
-            return item_hint(returns)
-        if self.schema.streams:  # a generator that is not stored item by item is collected
-            item = item_hint(returns)
-            return list if item is MISSING else list.__class_getitem__(item)
-        return returns
+        self.schema  # noqa: B018
+        return self._result
 
     @property
     def returns_nothing(self) -> bool:
@@ -301,7 +317,7 @@ class Registry(Mapping[str, Task]):
         """Say what would keep tasks from being planned or checked, one sentence each; none is an empty list."""
         found: list[str] = []
         for task in self._tasks.values():
-            wanted = [*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])]
+            wanted = dict.fromkeys([*task.dependencies, *task.inputs.values(), *([task.each] if task.each else [])])
             found += [str(TaskNotFoundError(name, self._tasks, task.name)) for name in wanted if name not in self]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HintWarning)

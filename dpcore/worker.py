@@ -114,7 +114,11 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
     current = _current.set(CurrentJob(job))
     began = perf_counter()
     try:
-        value = _call(job)
+        if job.inputs or job.arguments:
+            positional, named = _arguments(job)
+            value = job.function.call(*positional, **named)
+        else:
+            value = job.function.call()
         if hasattr(type(value), "__await__"):
             raise _misses_async(job, value)
         result = store.all(value) if job.streams else store.one(value)
@@ -162,13 +166,6 @@ async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: 
 
 
 # ---------------------------------------------------------------- inputs
-
-
-def _call(job: Job) -> Any:
-    if not (job.inputs or job.arguments):
-        return job.function.call()
-    positional, named = _arguments(job)
-    return job.function.call(*positional, **named)
 
 
 def _arguments(job: Job) -> tuple[list[Any], dict[str, Any]]:

@@ -16,7 +16,7 @@ MODULES = sorted([*ROOT.glob("dpcore/**/*.py"), *ROOT.glob("dpcore_plugins/**/*.
 ADAPTERS = sorted(ROOT.glob("dpcore_plugins/*/*.py"))
 
 # Where a heavy dependency may be loaded on first use: whole floors, and single imports with their reasons in the code.
-DEFERRING = ("dpcore_plugins/", "dpcore/cli/", "dpcore/testing/", "dpcore/hints.py")
+DEFERRING = ("dpcore_plugins/", "dpcore/cli/", "dpcore/testing/", "dpcore/hints/")
 DEFERRED = {
     ("dpcore/jobs.py", "cloudpickle"),
     ("dpcore/config.py", "tomllib"),

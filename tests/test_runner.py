@@ -23,6 +23,8 @@ def anyio_backend(request):
 class WatchedStore(MemoryRunStore):
     """Remembers each commit; holds each up until *gate* is set, or fails from commit number *fails_at* on."""
 
+    capabilities = frozenset({"durable"})  # it stands for one, and so is told of everything at once
+
     def __init__(self, fails_at: int | None = None) -> None:
         super().__init__()
         self.commits: list[list[bytes]] = []
@@ -135,6 +137,78 @@ async def test_a_store_that_fails_ends_the_run_with_its_own_error_and_nothing_ha
         tasks.remove("endless")
     with anyio.fail_after(10), pytest.raises(StoreError, match="the disk is full"):
         async with App(tasks, executor=executor, store=WatchedStore(fails_at), plugins=plugins) as app:
+            await app.run()
+
+
+class LazyStore(WatchedStore):
+    """One that ends with the program and that nobody else reads."""
+
+    capabilities = frozenset()
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+async def test_a_store_that_ends_with_the_program_gets_the_changes_in_large_groups(tasks, plugins, executor):
+    for number in range(300):
+
+        @tasks.task(name=f"t{number}")
+        def work() -> int:
+            return 1
+
+    store = LazyStore()
+    async with App(tasks, executor=executor, store=store, plugins=plugins) as app:
+        history = await app.history((await app.run()).run_id)
+    assert [change.state for change in history.changes].count(State.RUNNING) == 300
+    assert [change.state for change in history.changes].count(State.SUCCEEDED) == 300
+    assert len(store.commits) < 100
+
+
+async def test_who_asks_the_app_is_told_what_was_not_recorded_yet(tasks, plugins):
+    asked = anyio.Event()
+    told = []
+
+    @tasks.task
+    def first() -> int:
+        return 1
+
+    @tasks.task
+    async def second(first: int) -> None:
+        asked.set()
+        await anyio.sleep_forever()
+
+    async with App(tasks, store=LazyStore(), plugins=plugins) as app, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            with anyio.fail_after(10):
+                await asked.wait()
+            told.extend((await app.history("r1")).tasks.values())
+            app.cancel("r1")
+
+        group.start_soon(ask)
+        await app.run(run_id="r1", check=False)
+    assert {change.task: change.state for change in told} == {"first": State.SUCCEEDED, "second": State.RUNNING}
+
+
+async def test_what_runs_for_long_is_recorded_meanwhile_also_in_a_store_that_ends_with_the_program(tasks, plugins):
+    store = LazyStore()
+
+    @tasks.task
+    async def waits() -> None:
+        with anyio.fail_after(10):
+            while not any('"waits"' in line for line in store.log):
+                await anyio.sleep(0.01)
+
+    async with App(tasks, store=store, plugins=plugins) as app:
+        assert (await app.run()).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+async def test_a_store_that_fails_when_it_is_told_late_ends_the_run_with_its_own_error(tasks, plugins, executor):
+    @tasks.task
+    def first() -> int:
+        return 1
+
+    with anyio.fail_after(10), pytest.raises(StoreError, match="the disk is full"):
+        async with App(tasks, executor=executor, store=LazyStore(fails_at=2), plugins=plugins) as app:
             await app.run()
 
 

@@ -236,18 +236,109 @@ def test_a_removed_task_is_gone_and_may_be_defined_anew(tasks):
         tasks.remove("b")
 
 
-def test_problems_names_dependencies_that_are_not_there_and_hints_that_do_not_resolve(tasks):
+def test_a_registry_without_problems_says_so(tasks):
+    @tasks.task(dependencies=["later"])
+    def first(a: int) -> str:
+        return ""
+
+    @tasks.task
+    def later() -> None: ...
+
+    assert tasks.problems() == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dependencies": ["ordrs"]}, {"inputs": {"rows": "ordrs"}}, {"each": "ordrs"}],
+    ids=lambda one: next(iter(one)),
+)
+def test_a_problem_is_a_task_that_is_not_there_with_the_nearest_name(tasks, settings):
+    tasks.task(name="orders")(lambda: 1)
+    tasks.task(name="total", **settings)(lambda rows: 1)
+    [problem] = tasks.problems()
+    assert problem.startswith("task 'total' depends on 'ordrs', but there is no such task")
+    assert problem.endswith("did you mean 'orders'?")
+
+
+def test_a_task_that_is_not_there_is_one_problem_however_often_it_is_named(tasks):
+    tasks.task(name="total", dependencies=["gone"], inputs={"rows": "gone"}, each="gone")(lambda rows: 1)
+    assert len(tasks.problems()) == 1
+
+
+@pytest.mark.parametrize(
+    ("hint", "problem"),
+    [
+        ("Nowhere", "the hint 'Nowhere' of {place} does not resolve: NameError: name 'Nowhere' is not defined"),
+        (
+            "list[Nowhere]",
+            "the hint 'list[Nowhere]' of {place} does not resolve: NameError: name 'Nowhere' is not defined",
+        ),
+        ("1 / 0", "the hint '1 / 0' of {place} does not resolve: ZeroDivisionError: division by zero"),
+        (
+            "int.missing",
+            "the hint 'int.missing' of {place} does not resolve: AttributeError: type object 'int' has no attribute 'missing'",
+        ),
+        (3.5, "the hint '3.5' of {place} is a value, not a type"),
+        (["x"], "the hint '[x]' of {place} is a value, not a type"),
+    ],
+    ids=str,
+)
+def test_a_problem_is_a_hint_that_does_not_resolve_with_its_place(tasks, hint, problem):
+    def load(a, b: int) -> str:
+        return ""
+
+    load.__annotations__ |= {"a": hint}
+    tasks.task(load)
+
+    def total(a: int) -> str:
+        return ""
+
+    total.__annotations__ |= {"return": hint}
+    tasks.task(total)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # they are told, so nobody has to be warned as well
+        assert tasks.problems() == [
+            "task 'load': " + problem.format(place="parameter 'a'"),
+            "task 'total': " + problem.format(place="the result"),
+        ]
+
+
+def test_a_problem_is_a_hint_that_is_no_expression(tasks):
+    def load(a) -> str:
+        return ""
+
+    load.__annotations__["a"] = "int["
+    tasks.task(load)
+    [problem] = tasks.problems()
+    assert problem.startswith("task 'load': the hint 'int[' of parameter 'a' does not resolve: SyntaxError: ")
+
+
+def test_a_problem_is_a_function_that_does_not_say_what_it_takes(tasks):
+    tasks.task(name="pairs")(dict)
+    [problem] = tasks.problems()
+    assert problem.startswith("task 'pairs': the parameters of <class 'dict'> cannot be read: no signature found")
+
+
+def test_problems_are_in_the_order_of_the_tasks_and_all_of_them(tasks):
     @tasks.task(dependencies=["gone"])
     def bad(a: Nowhere, b: int) -> str:  # noqa: F821
         return ""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        problems = tasks.problems()
-    assert len(problems) == 2
-    assert "task 'bad' depends on 'gone', but there is no such task" in problems[0]
-    assert "task 'bad'" in problems[1]
-    assert "Nowhere" in problems[1]
+    tasks.task(name="worse", dependencies=["lost"])(lambda: 1)
+    problems = tasks.problems()
+    assert [problem.partition(":")[0] for problem in problems[1:2]] == ["task 'bad'"]
+    assert [word in problem for word, problem in zip(["gone", "Nowhere", "lost"], problems, strict=True)] == [True] * 3
+
+
+def test_the_settings_of_a_task_register_it_like_that_again(tasks):
+    tasks.task(name="orders")(lambda: 1)
+    tasks.task(name="total", dependencies=["orders"], inputs={"rows": "orders"}, max_retries=2, version="3")(
+        lambda rows: 1
+    )
+    again = dpcore.Registry()
+    again.task(**tasks["total"].settings)(tasks["total"].call)
+    assert again["total"].settings == tasks["total"].settings
+    assert again["total"].fingerprint == tasks["total"].fingerprint
 
 
 def test_a_bad_hint_loses_only_itself_with_a_warning_that_names_it(tasks):

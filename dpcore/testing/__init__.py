@@ -1,4 +1,7 @@
-"""For whoever tests: a clock that is told the time, and the suites that adapters must pass.
+"""For whoever tests: fixtures for pipelines, a clock that is told the time, and the suites that adapters must pass.
+
+Every run of pytest has the fixtures ``dp_app``, ``dp_clock`` and ``run_tasks``
+(:mod:`dpcore.testing.plugin`), and what failed with them shows its runs.
 
 A suite is a class of tests, one promise of the contract each.  Subclass it in a
 test module of yours, and say in one method how an adapter is made::
@@ -18,13 +21,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance")
+__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance", "RunTasks")
 
 _HOMES = {
     "ExecutorConformance": "executor",
     "FakeClock": "clock",
     "IOManagerConformance": "io",
     "RunStoreConformance": "runstore",
+    "RunTasks": "fixtures",
 }
 
 

