@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 
 import dpcore
 from dpcore import App, Ref, plan, run
-from dpcore.errors import DpcoreError, PlanningError
+from dpcore.errors import ArgumentError, DpcoreError, PlanningError
 from dpcore_plugins import FilesystemIO, MemoryIO, SqliteRunStore
 
 
@@ -102,6 +103,70 @@ def test_a_wrong_object_for_an_argument_of_plan_is_told_at_once(arguments, sente
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, ValueError)
     assert str(pickle.loads(pickle.dumps(caught.value))) == sentence
+
+
+ADAPTER = "the name of an adapter with what it is told, in one string"
+WRONG_OF_APP = [
+    ({"registry": []}, "registry=[] must be a Registry"),
+    ({"plugins": []}, "plugins=[] must be a Plugins"),
+    ({"config": {}}, "config={} must be a Config"),
+    ({"clock": 3}, "clock=3 must be a Clock"),
+    ({"executor": 3}, f"executor=3 must be {ADAPTER}, or an object of class Executor"),
+    ({"executor": {}}, f"executor={{}} must be {ADAPTER}, or an object of class Executor"),
+    ({"executor": int}, f"executor=<class 'int'> must be {ADAPTER}, or an object of class Executor"),
+    ({"store": ...}, f"store=Ellipsis must be {ADAPTER}, or an object of class RunStore"),
+    (
+        {"io": PurePosixPath("runs")},
+        f"io=PurePosixPath('runs') must be {ADAPTER}, such as 'filesystem:runs', or an object of class IOManager",
+    ),
+]
+WRONG_OF_RUN = [
+    ({"params": ["day"]}, "params=['day'] must be a mapping from parameter to value"),
+    ({"params": 3}, "params=3 must be a mapping from parameter to value"),
+    ({"metadata": 3}, "metadata=3 must be a mapping"),
+    ({"metadata": ["a"]}, "metadata=['a'] must be a mapping"),
+    ({"keep": "x"}, "keep='x' must be 'all' or 'leaves'"),
+    ({"keep": ["all"]}, "keep=['all'] must be 'all' or 'leaves'"),
+    ({"fail_fast": "no"}, "fail_fast='no' must be True or False"),
+    ({"strict": "no"}, "strict='no' must be True or False"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG_OF_APP)
+def test_a_wrong_object_for_an_argument_of_app_is_told_when_it_is_made(arguments, sentence, tasks):
+    for make in (App, run):
+        with pytest.raises(ArgumentError) as caught:
+            make(**{"registry": tasks} | arguments)
+        assert str(caught.value) == sentence
+        assert isinstance(caught.value, TypeError)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == sentence
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG_OF_RUN)
+def test_a_wrong_object_for_an_argument_of_run_is_told_before_anything_runs(
+    arguments, sentence, tasks, plugins, tmp_path
+):
+    with pytest.raises(ArgumentError) as caught:
+        run(registry=tasks, plugins=plugins, store=f"sqlite:{tmp_path}/runs.db", **arguments)
+    assert str(caught.value) == sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_of_another_port_is_told_too(tasks):
+    with pytest.raises(ArgumentError, match="or an object of class Executor"):
+        App(tasks, executor=MemoryIO())
+    with pytest.raises(ArgumentError, match="or an object of class IOManager"):
+        App(tasks, io=SqliteRunStore)
+
+
+def test_a_run_that_does_not_run_cannot_be_cancelled(tasks, plugins):
+    async def main() -> None:
+        async with App(tasks, plugins=plugins) as app:
+            app.cancel("gone")
+
+    with pytest.raises(dpcore.errors.RunNotFoundError) as caught:
+        anyio.run(main)
+    assert str(caught.value) == "there is no run 'gone' in what this App is running (latest: none)"
 
 
 def test_a_thousand_faults_are_told_without_a_long_wait(tasks):
