@@ -129,8 +129,17 @@ class Task:
             self._streams = self._schema.streams if self.stream_output is None else self.stream_output
             self._result = self._stored(self._schema)
             for problem in self._schema.problems:
-                warnings.warn(f"task {self.name!r}: {problem}; it is left unchecked", HintWarning, stacklevel=2)
+                self._warn(f"task {self.name!r}: {problem}; it is left unchecked")
         return self._schema
+
+    def _warn(self, message: str) -> None:
+        """Warn of a hint where the function is written: whoever asks first for the schema did nothing wrong."""
+        file, _, line = self.place.rpartition(":")
+        module = getattr(self.call, "__module__", None)
+        if line.isdecimal():
+            warnings.warn_explicit(message, HintWarning, file, int(line), module)
+        else:
+            warnings.warn_explicit(message, HintWarning, self.place, 1, module)
 
     def _stored(self, found: Schema) -> Any:
         returns = found.result

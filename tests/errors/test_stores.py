@@ -107,6 +107,28 @@ def test_a_result_that_cannot_be_stored_is_named_with_its_task_and_the_way_to_it
     assert io.load(Ref("r", "made", "1")) == "old"
 
 
+class Awkward:
+    def __getstate__(self):
+        raise ValueError("not today")
+
+
+def test_of_what_could_not_be_stored_the_sentence_is_the_traceback_unless_the_users_code_had_a_part_in_it(
+    tasks, plugins, tmp_path
+):
+    @tasks.task
+    def deep() -> Deep:
+        return Deep()
+
+    @tasks.task
+    def awkward() -> Awkward:
+        return Awkward()
+
+    result = run(registry=tasks, plugins=plugins, io=f"filesystem:{tmp_path}", check=False)
+    error = result.errors["deep"]
+    assert result.outcomes["deep"].traceback == f"dpcore.errors.ResultNotStoredError: {error}\n"
+    assert "in __getstate__" in result.outcomes["awkward"].traceback
+
+
 def test_a_full_disk_fails_the_task_in_the_words_of_the_system_and_is_recorded(tasks, plugins, tiny_disk, tmp_path):
     @tasks.task
     def small() -> int:
