@@ -33,10 +33,11 @@ from dpcore.errors import (
     SettingError,
     TaskError,
     TaskNotFoundError,
+    UnguardedScriptError,
     check_argument,
     printed,
 )
-from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, writable
+from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -321,6 +322,7 @@ class App:
         Raises :class:`~dpcore.errors.ArgumentError` and
         :class:`~dpcore.errors.PlanningError` before anything has run.
         """
+        _refuse_while_loading()
         check_argument("params", params, Mapping | None, "a mapping from parameter to value")
         check_argument("metadata", metadata, Mapping | None, "a mapping")
         check_argument("fail_fast", fail_fast, bool, "True or False")
@@ -513,10 +515,17 @@ def run(
                 check=False,
             )
 
+    _refuse_while_loading()
     if _loop_is_running():
         raise RunningLoopError
     result = anyio.run(main)
     return result.raise_for_failure() if check else result
+
+
+def _refuse_while_loading() -> None:
+    script = script_being_loaded()
+    if script is not None:
+        raise UnguardedScriptError(script)
 
 
 def _loop_is_running() -> bool:

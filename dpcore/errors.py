@@ -55,6 +55,7 @@ __all__ = (
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "UnguardedScriptError",
     "UnreadStreamError",
     "UnsupportedError",
     "UsedOutsideError",
@@ -481,6 +482,20 @@ class RunningLoopError(DpcoreError, RuntimeError):
             "run() cannot be called where an event loop is running (a notebook, a coroutine); write instead:\n"
             "    async with dpcore.App() as app:\n"
             "        result = await app.run()"
+        )
+
+
+class UnguardedScriptError(DpcoreError, RuntimeError):
+    """A script that another process loads for its tasks starts a run instead."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def __str__(self) -> str:
+        return (
+            f"{self.script} starts a run when it is only loaded for its tasks, as every worker process does; "
+            'put what starts it under: if __name__ == "__main__":'
         )
 
 

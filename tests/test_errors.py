@@ -144,6 +144,14 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.UnguardedScriptError("/home/me/orders.py"),
+        RuntimeError,
+        (
+            "/home/me/orders.py starts a run when it is only loaded for its tasks, as every worker process does; "
+            'put what starts it under: if __name__ == "__main__":'
+        ),
+    ),
+    (
         errors.NoCurrentJobError(),
         LookupError,
         "current_job() answers only inside a task while it runs; outside of one there is no job",
