@@ -123,6 +123,10 @@ def listed(names: Iterable[object], most: int = 12) -> str:
 class DpcoreError(Exception):
     """Whatever dpcore raises on purpose is one of these."""
 
+    def __repr__(self) -> str:
+        # Event loops print the exceptions of their tasks, and must not stumble over what these tell of.
+        return f"{type(self).__name__}({', '.join(map(printed, self.args))})"
+
 
 class Shown(str):
     """A value that was printed before it travelled, or words in its place; its repr is the text itself.

@@ -318,6 +318,7 @@ def test_a_value_that_neither_prints_nor_pickles_is_told_all_the_same(make, word
         if len(shown) > 80 and isinstance(error, errors.InvalidIdError):
             shown = f"{shown[:80]}... ({len(shown)} characters)"
         assert str(error) == words.format(shown)
+        assert repr(error).startswith(f"{type(error).__name__}(")
         assert str(pickle.loads(pickle.dumps(error))) == words.format(shown)
 
 

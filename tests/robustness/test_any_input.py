@@ -374,6 +374,21 @@ def test_any_project_file_is_read_or_told(tmp_path_factory, text):
 # ---------------------------------------------------------------- running
 
 
+@pytest.mark.parametrize("name", UNPRINTABLE)
+@pytest.mark.parametrize(
+    "argument", ["executor", "io", "store", "params", "metadata", "keep", "plugins", "clock", "config"]
+)
+def test_what_is_no_argument_of_run_is_told_and_the_next_run_runs(argument, name, tasks, plugins):
+    @tasks.task
+    def one() -> int:
+        return 1
+
+    with pytest.raises(DpcoreError) as caught:
+        run(**{"registry": tasks, "plugins": plugins} | {argument: UNPRINTABLE[name]})
+    told(caught.value)
+    assert run(registry=tasks, plugins=plugins)["one"] == 1
+
+
 @pytest.mark.parametrize(
     "value", [DEEP, Hostile(), 10**5000, "\ud800", LONG], ids=["deep", "hostile", "big", "lone", "long"]
 )
