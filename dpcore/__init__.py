@@ -1,6 +1,8 @@
 """dpcore: the core of an event-driven data platform, made of plugins the way pytest is.
 
-The modules are floors; each stands only on those below it:
+A name is imported when it is first asked for: a worker that only looks for ``@task``
+does not load what drives runs.  The modules are floors; each stands only on those
+below it:
 
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
@@ -22,68 +24,54 @@ The modules are floors; each stands only on those below it:
 ====================  ===========================================================
 """
 
-from dpcore.app import App as App
-from dpcore.app import Result as Result
-from dpcore.app import run as run
-from dpcore.errors import DpcoreError as DpcoreError
-from dpcore.hookspecs import hookimpl as hookimpl
-from dpcore.jobs import Items as Items
-from dpcore.jobs import Job as Job
-from dpcore.jobs import Outcome as Outcome
-from dpcore.jobs import Ref as Ref
-from dpcore.jobs import State as State
-from dpcore.plans import Plan as Plan
-from dpcore.plans import plan as plan
-from dpcore.plugins import Plugins as Plugins
-from dpcore.ports import Executor as Executor
-from dpcore.ports import IOManager as IOManager
-from dpcore.ports import Lease as Lease
-from dpcore.ports import Line as Line
-from dpcore.ports import RunStore as RunStore
-from dpcore.ports.runstore import EXISTING as EXISTING
-from dpcore.ports.runstore import Document as Document
-from dpcore.ports.runstore import Fence as Fence
-from dpcore.providers import Command as Command
-from dpcore.providers import Provider as Provider
-from dpcore.runs import Run as Run
-from dpcore.tasks import Registry as Registry
-from dpcore.tasks import Task as Task
-from dpcore.tasks import registry as registry
-from dpcore.tasks import task as task
-from dpcore.worker import current_job as current_job
-from dpcore.worker import perform as perform
-from dpcore.worker import perform_async as perform_async
+from importlib import import_module
+from typing import Any
 
-__all__ = (
-    "EXISTING",
-    "App",
-    "Command",
-    "Document",
-    "DpcoreError",
-    "Executor",
-    "Fence",
-    "IOManager",
-    "Items",
-    "Job",
-    "Lease",
-    "Line",
-    "Outcome",
-    "Plan",
-    "Plugins",
-    "Provider",
-    "Ref",
-    "Registry",
-    "Result",
-    "Run",
-    "RunStore",
-    "State",
-    "Task",
-    "current_job",
-    "hookimpl",
-    "perform",
-    "perform_async",
-    "plan",
-    "registry",
-    "run",
-    "task",
-)
+_HOMES = {
+    "App": "app",
+    "Command": "providers",
+    "Document": "ports.runstore",
+    "DpcoreError": "errors",
+    "EXISTING": "ports.runstore",
+    "Executor": "ports",
+    "Fence": "ports.runstore",
+    "IOManager": "ports",
+    "Items": "jobs",
+    "Job": "jobs",
+    "Lease": "ports",
+    "Line": "ports",
+    "Outcome": "jobs",
+    "Plan": "plans",
+    "Plugins": "plugins",
+    "Provider": "providers",
+    "Ref": "jobs",
+    "Registry": "tasks",
+    "Result": "app",
+    "Run": "runs",
+    "RunStore": "ports",
+    "State": "jobs",
+    "Task": "tasks",
+    "current_job": "worker",
+    "hookimpl": "hookspecs",
+    "perform": "worker",
+    "perform_async": "worker",
+    "plan": "plans",
+    "registry": "tasks",
+    "run": "app",
+    "task": "tasks",
+}
+
+__all__ = tuple(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":  # so that `except dpcore.errors.PlanningError` needs no import of its own
+        return import_module(f"{__name__}.errors")
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import secrets
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -148,6 +146,9 @@ class _Folder:
     """A private temporary folder that goes when nobody holds this any more."""
 
     def __init__(self) -> None:
+        import shutil  # noqa: PLC0415  (these two and what they import are needed by executors in other processes only)
+        import tempfile  # noqa: PLC0415
+
         self.path = Path(tempfile.mkdtemp(prefix="dpcore-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
@@ -429,7 +430,7 @@ class App:
         return self.registry.named(given)[0] if callable(given) else given
 
     def _new_run_id(self) -> str:
-        return f"{self.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        return f"{self.clock.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
     def _record(
         self, run: Run, selection: tuple[Selector, ...], arguments: dict[str, Any], *, durable: bool

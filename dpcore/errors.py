@@ -9,9 +9,7 @@ Several faults at once are one :class:`ExceptionGroup`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
-from heapq import nlargest
 from typing import Any
 
 __all__ = (
@@ -81,7 +79,11 @@ def nearest(name: object, known: Iterable[object]) -> str:
     if not isinstance(name, str) or isinstance(name, Shown) or len(name) > _LONGEST_NAME:
         return ""
     names = [one for one in known if isinstance(one, str) and len(one) <= _LONGEST_NAME]
+    import difflib  # noqa: PLC0415  (where nothing is misspelt, nobody needs it)
+
     if len(names) > _MOST_NAMES:
+        from heapq import nlargest  # noqa: PLC0415
+
         turned = name[::-1]  # whoever mistypes a name gets its beginning or its end right
         names = nlargest(_MOST_NAMES, names, key=lambda one: _shared(name, one) + _shared(turned, one[::-1]))
     close = difflib.get_close_matches(name, names, n=1)

@@ -9,7 +9,7 @@ everything is over.  Every transition is put into :attr:`Run.changes`, once.
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import heappop, heappush
@@ -348,8 +348,8 @@ class Run:
             delay = most
         if task.jitter:
             # Drawn from what the attempt is, so that a run told again waits as it did.
-            drawn = random.Random(f"{self.run_id}/{start.task}/{start.attempt}/{start.index}").uniform(-1, 1)
-            delay = min(delay * (1 + task.jitter * drawn), most)
+            drawn = hashlib.sha256(f"{self.run_id}/{start.task}/{start.attempt}/{start.index}".encode()).digest()
+            delay = min(delay * (1 + task.jitter * (int.from_bytes(drawn[:8]) / 2**63 - 1)), most)
         return delay
 
     def _record_item(self, start: Start, outcome: Outcome) -> None:

@@ -80,7 +80,8 @@ class Timeline:
     def title(self) -> str:
         """The run in one line."""
         how = "running for" if not self.state.ended else f"{_word(self.state)} in"
-        why = f" ({self.reason.splitlines()[0]})" if self.reason else ""
+        reason = _printable(_first_line(self.reason))
+        why = f" ({reason})" if reason else ""
         return f"run {self.run_id}: {how} {seconds(self.length)}{why}"
 
     def lines(self, width: int = 80, *, limit: int = 50, ascii: bool = False) -> list[str]:  # noqa: A002
@@ -188,7 +189,7 @@ class _Drawing:
 
     def row(self, row: Row) -> list[str]:
         name = _padded(_cut(self.clean(row.name), self.names, self.dots), self.names)
-        note = self.clean(next(iter(row.note.strip().splitlines()), ""))
+        note = self.clean(_first_line(row.note))
         middle = self.bars(row.bars) if row.bars else _cut(note, self.cells, self.dots)
         lines = [f"{name}  {_padded(middle, self.cells)}  {self.ends[id(row)]}".rstrip()]
         if note and (row.bars or middle != note):
@@ -212,17 +213,25 @@ class _Drawing:
         return f"{_word(row.state):9}  {took:>7}  {', '.join(more)}".rstrip()
 
     def clean(self, text: str) -> str:
-        """Return *text* as it can be printed: what a terminal would obey is escaped."""
-        if text.isprintable() and (text.isascii() or not self.only_ascii):
-            return text
-        plain = (letter.isprintable() and (letter.isascii() or not self.only_ascii) for letter in text)
-        return "".join(
-            letter if as_it_is else letter.encode("unicode_escape").decode()
-            for letter, as_it_is in zip(text, plain, strict=True)
-        )
+        return _printable(text, self.only_ascii)
 
     def cut(self, line: str) -> str:
         return _cut(line, self.width, self.dots)
+
+
+def _printable(text: str, only_ascii: bool = False) -> str:
+    """Return *text* as it can be printed: what a terminal would obey is escaped."""
+    if text.isprintable() and (text.isascii() or not only_ascii):
+        return text
+    plain = (letter.isprintable() and (letter.isascii() or not only_ascii) for letter in text)
+    return "".join(
+        letter if as_it_is else letter.encode("unicode_escape").decode()
+        for letter, as_it_is in zip(text, plain, strict=True)
+    )
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
 
 
 def _columns(text: str) -> int:

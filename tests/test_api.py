@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,8 +58,44 @@ def fresh(code: str) -> str:
     return child.stdout.strip()
 
 
-def test_importing_dpcore_imports_no_event_loop_no_command_line_and_no_adapter():
+def test_importing_dpcore_imports_nothing_else_of_it_until_a_name_is_asked_for():
     loaded = fresh("import dpcore, sys; print(*sys.modules)").split()
+    assert [name for name in loaded if name.startswith(("dpcore", "anyio", "pluggy", "msgspec"))] == ["dpcore"]
+
+
+def test_who_only_decorates_tasks_does_not_import_what_runs_them():
+    loaded = fresh("from dpcore import task; import sys; print(*sys.modules)").split()
+    assert not {"anyio", "pluggy", "dpcore.app", "dpcore.runner", "dpcore.plugins", "dpcore.config"} & {*loaded}
+
+
+def test_every_public_name_and_the_errors_are_found_at_the_package():
+    known = fresh("import dpcore; print(*[name for name in dpcore.__all__ if getattr(dpcore, name) is None])")
+    assert known == ""
+    assert fresh("import dpcore; print(dpcore.errors.PlanningError.__name__)") == "PlanningError"
+    with pytest.raises(AttributeError, match="no attribute 'Nope'"):
+        getattr(dpcore, "Nope")  # noqa: B009
+
+
+@pytest.mark.parametrize("package", ["dpcore", "dpcore.testing"])
+def test_what_type_checkers_read_of_a_package_is_what_python_finds(package):
+    module = importlib.import_module(package)
+    stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text())
+    imported = {
+        alias.name: statement.module
+        for statement in stub.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    imported.pop("errors", None)  # a module, and no name
+    assert imported.keys() == {*module.__all__}
+    for name, home in imported.items():
+        assert getattr(importlib.import_module(home), name) is getattr(module, name)
+    (names,) = [ast.literal_eval(one.value) for one in stub.body if isinstance(one, ast.Assign)]
+    assert {*names} == {*module.__all__}
+
+
+def test_importing_all_of_dpcore_imports_no_event_loop_no_command_line_and_no_adapter():
+    loaded = fresh("from dpcore import *; import sys; print(*sys.modules)").split()
     for heavy in (
         "asyncio", "trio", "click", "rich", "sqlite3", "importlib_metadata", "beartype", "cloudpickle", "pytest",
         "hypothesis", "dpcore.testing", "dpcore.cli",

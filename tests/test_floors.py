@@ -21,6 +21,9 @@ DEFERRED = {
     ("dpcore/jobs.py", "cloudpickle"),
     ("dpcore/config.py", "tomllib"),
     ("dpcore/plugins.py", "importlib_metadata"),
+    ("dpcore/errors.py", "difflib"),
+    ("dpcore/app.py", "shutil"),
+    ("dpcore/app.py", "tempfile"),
 }
 
 

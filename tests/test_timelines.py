@@ -244,6 +244,7 @@ def columns(line: str) -> int:
 @given(HISTORIES, st.none() | TIMES)
 def test_whatever_was_recorded_each_task_has_one_row_in_order_and_its_bars_lie_on_the_axis(history, now):
     found = timeline(history, now=now)
+    assert found.title.isprintable()
     assert [row.name for row in found.rows] == list(dict.fromkeys(change.task for change in history.changes))
     for row in found.rows:
         assert all(0 <= bar.start <= bar.end <= found.length for bar in row.bars)

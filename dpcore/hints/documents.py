@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, Flag
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union
 
 import msgspec
@@ -136,6 +137,8 @@ class _Writer:
             return self.defined(hint, lambda: _enumerated(kind))
         if is_record(kind):
             return self.record(hint, kind)
+        if issubclass(kind, PurePath):
+            return {"type": "string", "title": shown(hint)}
         return msgspec.json.schema(hint)  # which raises for what it does not know
 
     def container(self, build: type, arguments: tuple[Any, ...] | None) -> Document:
@@ -251,7 +254,13 @@ def _unknown(hint: Any) -> Document:
     return {"title": name, "$comment": f"any value: JSON Schema has no word for {where}"}
 
 
+def _path_as_text(value: Any) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise NotImplementedError
+
+
 def _plain(value: Any) -> Any:
     """Return *value* as JSON says it; raise where JSON cannot."""
-    plain = msgspec.to_builtins(value, str_keys=True)
+    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_path_as_text)
     return json.loads(json.dumps(plain, allow_nan=False))

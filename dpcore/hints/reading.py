@@ -56,9 +56,9 @@ class Schema:
     def parameters_json_schema(self) -> dict[str, Any]:
         """Describe what can be supplied as a JSON Schema (2020-12) of an object, with defaults where JSON can say them.
 
-        Values are described in the form that msgspec gives them as JSON.  What JSON
-        Schema has no word for is left open, under its name; a stream that is given
-        beforehand is a list.  Never raises.
+        Values are described in the form that msgspec gives them as JSON, and paths as
+        text.  What JSON Schema has no word for is left open, under its name; a stream
+        that is given beforehand is a list.  Never raises.
 
         >>> schema(lambda day, limit=10: ...).parameters_json_schema()["required"]
         ['day']

@@ -62,7 +62,8 @@ class _Observer:
     def dpcore_task_changed(self, run: Run, task: Task, attempt: int, new: State, outcome: Outcome | None) -> None:
         change = TaskChange(task=task.name, state=new, at=self.at(), attempt=attempt)
         if outcome is not None:
-            change.attempt, change.duration, change.reason = outcome.attempt, outcome.duration, outcome.reason
+            # Not its duration, which is of the machine's clock: a bar says how long it was on the app's.
+            change.attempt, change.reason = outcome.attempt, outcome.reason
             change.error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}"
         self.histories[run].changes.append(change)
 
@@ -90,8 +91,8 @@ class RunTasks:
     Its arguments are functions, with ``@task`` or without, :class:`~dpcore.Task`
     objects, and whole registries.  A function that is a task of ``dpcore.registry``
     keeps its settings.  Only what is given runs: what a task would receive from others
-    is a run parameter, by the name that it has in the function, and a mapped task whose
-    stream is not given runs once.
+    is a run parameter, under its name in the function or that of the other task, and a
+    mapped task whose stream is not given runs once.
 
     On ``dp_clock``, where the test asks for that too, time jumps to whatever is
     waited for, so that a retry in an hour takes none.  In an async test the run has a
@@ -111,7 +112,7 @@ class RunTasks:
         check: bool = True,
     ) -> Result:
         """Run *tasks*; a failed run raises what :func:`dpcore.run` would, unless *check* is False."""
-        app = isolated_app(self._seen, _alone(tasks), self._clock)
+        app = isolated_app(self._seen, _alone(tasks, params or {}), self._clock)
 
         async def main() -> Result:
             async with app:
@@ -122,8 +123,8 @@ class RunTasks:
         return result.raise_for_failure() if check else result
 
 
-def _alone(given: tuple[Callable[..., Any] | Task | Registry, ...]) -> Registry:
-    """Register what is *given* anew, without what it says of tasks that are not."""
+def _alone(given: tuple[Callable[..., Any] | Task | Registry, ...], params: Mapping[str, Any]) -> Registry:
+    """Register what is *given* anew, without what it says of tasks that neither are nor have a value in *params*."""
     if not given:
         raise TypeError("run_tasks() needs something to run: functions, tasks or registries")
     found: list[Task | Callable[..., Any]] = []
@@ -132,14 +133,15 @@ def _alone(given: tuple[Callable[..., Any] | Task | Registry, ...]) -> Registry:
     names = {one.name for one in found if isinstance(one, Task)} | {
         str(getattr(one, "__name__", "")) for one in found if not isinstance(one, Task)
     }
+    known = names | set(params)
     alone = Registry()
     for one in found:
         if not isinstance(one, Task):
             alone.task(one)
             continue
         settings = one.settings
-        settings["dependencies"] = [name for name in one.dependencies if name in names]
-        settings["inputs"] = {parameter: name for parameter, name in one.inputs.items() if name in names}
+        settings["dependencies"] = [name for name in one.dependencies if name in known]
+        settings["inputs"] = {parameter: name for parameter, name in one.inputs.items() if name in known}
         settings["each"] = one.each if one.each in names else None
         alone.task(**settings)(one.call)
     return alone

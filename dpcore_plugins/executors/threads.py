@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
+from itertools import count
+from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import Any
 
 import anyio
-from anyio import CapacityLimiter, from_thread, to_thread
-from anyio.lowlevel import EventLoopToken, current_token
 
-from dpcore import Executor, Job, Line, Outcome, perform_async
+from dpcore import Executor, Job, Line, Outcome, perform, perform_async
 
 __all__ = ("ThreadsExecutor",)
+
+_WATCH = 1.0  # seconds after which an idle thread looks whether the program is about to end
 
 
 class ThreadsExecutor(Executor):
@@ -30,8 +36,7 @@ class ThreadsExecutor(Executor):
         if slots < 1:
             raise ValueError(f"slots={slots!r} must be at least 1")
         self._slots = slots
-        self._free: CapacityLimiter | None = None
-        self._threads: CapacityLimiter | None = None
+        self._pool: _Pool | None = None
 
     @property
     def slots(self) -> int:
@@ -40,46 +45,182 @@ class ThreadsExecutor(Executor):
 
     async def run(self, job: Job, line: Line) -> Outcome:
         """Do *job*: what would block the event loop on a thread, what awaits on the loop."""
-        if self._free is None or self._threads is None:  # made here, because they belong to the loop that runs
-            self._free, self._threads = CapacityLimiter(self._slots), CapacityLimiter(float("inf"))
-        slot = _Slot(self._free, self._threads, current_token())
-        await self._free.acquire_on_behalf_of(slot)
+        if self._pool is None:  # made here, because it belongs to the loop that runs
+            self._pool = _Pool(self._slots)
+        slot = await self._pool.slot()
         try:
-            return await perform_async(job, line, in_thread=slot.on_thread)
+            if job.is_async:
+                return await perform_async(job, line, in_thread=slot.call)
+            outcome: Outcome = await slot.call(perform, job, line)
+            return outcome
         finally:
-            slot.leave()
+            slot.let_go()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the threads; one whose job was given up ends with its code."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+class _Pool:
+    """Threads that are started as they are needed, and the slots of those who use them.
+
+    Not anyio's, whose way to a thread and back costs several times as much: here a
+    thread tells the loop at most once a turn that there is something to fetch.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._waiting: deque[anyio.Event] = deque()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._done: deque[_Call] = deque()
+        self._is_told = False  # that there is something in _done
+        self._tell = _teller()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._number = count(1)
+
+    async def slot(self) -> _Slot:
+        """Wait for a slot, and take it; first come, first served."""
+        if self._free:
+            self._free -= 1
+            return _Slot(self)
+        turn = anyio.Event()
+        self._waiting.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.give_back()
+            else:
+                self._waiting.remove(turn)
+            raise
+        return _Slot(self)
+
+    def give_back(self) -> None:
+        """Give a slot to who waits for it longest."""
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._free += 1
+
+    def give(self, call: _Call) -> None:
+        """Have *call* done by a thread."""
+        self._busy += 1
+        if self._busy > len(self._threads):
+            thread = threading.Thread(target=self._work, name=f"threads-{next(self._number)}")
+            self._threads.append(thread)
+            thread.start()
+        self._calls.put(call)
+
+    def close(self) -> None:
+        """End the threads that are idle now, and the others when they are."""
+        for _ in self._threads:
+            self._calls.put(None)
+        if not self._busy:
+            for thread in self._threads:
+                thread.join()
+
+    def _fetch(self) -> None:
+        self._is_told = False  # first: what is done from here on is told again
+        while self._done:
+            call = self._done.popleft()
+            self._busy -= 1
+            call.ended.set()
+            call.slot.let_go()
+
+    # ---------------------------------------------------------------- on the threads
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            call.do()
+            self._done.append(call)
+            del call  # and with it what it gave, which nobody may want any more
+            if not self._is_told:
+                self._is_told = True
+                with suppress(Exception):  # the loop is gone, and with it everybody who waits
+                    self._tell(self._fetch)
+
+    def _next(self) -> _Call | None:
+        """Wait for something to do; None if there will be nothing more, or the program ends without having said so."""
+        while True:
+            try:
+                return self._calls.get(timeout=_WATCH)
+            except Empty:
+                if not threading.main_thread().is_alive():
+                    return None
 
 
 class _Slot:
-    """The place of one job, which is free again when the call is over and no thread of it runs any more."""
+    """The place of one job, which is free again when the job is over and no thread of it runs any more."""
 
-    def __init__(self, free: CapacityLimiter, threads: CapacityLimiter, token: EventLoopToken) -> None:
-        self._free, self._threads, self._token = free, threads, token
-        self._lock = threading.Lock()
-        self._holders = 1  # the call, and each thread that runs
+    __slots__ = ("_holders", "_pool")
 
-    async def on_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run *call* on a thread; a cancellation returns at once and leaves it running."""
-        return await to_thread.run_sync(self._body, call, arguments, abandon_on_cancel=True, limiter=self._threads)
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        self._holders = 1  # the job, and each thread that runs for it; counted on the event loop only
 
-    def leave(self) -> None:
-        """Say on the event loop that the call is over."""
-        if self._let_go():
-            self._free.release_on_behalf_of(self)
-
-    def _body(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        with self._lock:
-            if not self._holders:
-                return None  # it was cancelled before its thread came to it
-            self._holders += 1
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run *function* on a thread; a cancellation returns at once and leaves it running, if it has begun."""
+        call = _Call(self, function, arguments)
+        self._holders += 1
+        self._pool.give(call)
         try:
-            return call(*arguments)
-        finally:
-            if self._let_go():  # the call was given up meanwhile: nobody waits for what is returned
-                with suppress(RuntimeError, anyio.RunFinishedError):  # the event loop is gone, and the slots with it
-                    from_thread.run_sync(self._free.release_on_behalf_of, self, token=self._token)
+            await call.ended.wait()
+        except BaseException:
+            call.give_up()
+            raise
+        if call.error is not None:
+            raise call.error
+        return call.value
 
-    def _let_go(self) -> bool:
-        with self._lock:
-            self._holders -= 1
-            return not self._holders
+    def let_go(self) -> None:
+        """Say that the job, or a thread of it, needs the place no longer."""
+        self._holders -= 1
+        if not self._holders:
+            self._pool.give_back()
+
+
+class _Call:
+    """Something that a thread is to do, unless it is given up before."""
+
+    __slots__ = ("_arguments", "_claim", "_context", "_function", "ended", "error", "slot", "value")
+
+    def __init__(self, slot: _Slot, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.slot, self._function, self._arguments = slot, function, arguments
+        self._context = copy_context()
+        self._claim = [True]  # who takes it out decides: the thread that begins, or the loop that gives up
+        self.ended = anyio.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def do(self) -> None:
+        """Do it, on a thread; what it raises is kept for who waits."""
+        try:
+            self._claim.pop()
+        except IndexError:  # it was given up before its thread came to it
+            return
+        try:
+            self.value = self._context.run(self._function, *self._arguments)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who called)
+            self.error = error
+
+    def give_up(self) -> None:
+        """Have it not done, if it has not begun."""
+        with suppress(IndexError):
+            self._claim.pop()
+
+
+def _teller() -> Callable[[Callable[[], None]], object]:
+    """Return what has the running event loop call something soon, told from any thread and without waiting."""
+    if "trio" in sys.modules:
+        import trio
+
+        with suppress(RuntimeError):  # it is loaded, and another loop runs
+            return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe

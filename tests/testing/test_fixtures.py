@@ -120,6 +120,7 @@ def test_only_what_is_given_runs_and_the_rest_are_params(run_tasks):
 
     result = run_tasks(tasks["total"], params={"rows": [1, 2]})
     assert dict(result) == {"total": 3}
+    assert dict(run_tasks(tasks["total"], params={"load": [1, 2]})) == {"total": 3}
     assert result.plan.tasks["total"].tags == ("sum",)
     with pytest.raises(PlanningError) as caught:
         run_tasks(tasks["total"])

@@ -1,0 +1,66 @@
+from dpcore import errors as errors
+from dpcore.app import App as App
+from dpcore.app import Result as Result
+from dpcore.app import run as run
+from dpcore.errors import DpcoreError as DpcoreError
+from dpcore.hookspecs import hookimpl as hookimpl
+from dpcore.jobs import Items as Items
+from dpcore.jobs import Job as Job
+from dpcore.jobs import Outcome as Outcome
+from dpcore.jobs import Ref as Ref
+from dpcore.jobs import State as State
+from dpcore.plans import Plan as Plan
+from dpcore.plans import plan as plan
+from dpcore.plugins import Plugins as Plugins
+from dpcore.ports import Executor as Executor
+from dpcore.ports import IOManager as IOManager
+from dpcore.ports import Lease as Lease
+from dpcore.ports import Line as Line
+from dpcore.ports import RunStore as RunStore
+from dpcore.ports.runstore import EXISTING as EXISTING
+from dpcore.ports.runstore import Document as Document
+from dpcore.ports.runstore import Fence as Fence
+from dpcore.providers import Command as Command
+from dpcore.providers import Provider as Provider
+from dpcore.runs import Run as Run
+from dpcore.tasks import Registry as Registry
+from dpcore.tasks import Task as Task
+from dpcore.tasks import registry as registry
+from dpcore.tasks import task as task
+from dpcore.worker import current_job as current_job
+from dpcore.worker import perform as perform
+from dpcore.worker import perform_async as perform_async
+
+__all__ = (
+    "EXISTING",
+    "App",
+    "Command",
+    "Document",
+    "DpcoreError",
+    "Executor",
+    "Fence",
+    "IOManager",
+    "Items",
+    "Job",
+    "Lease",
+    "Line",
+    "Outcome",
+    "Plan",
+    "Plugins",
+    "Provider",
+    "Ref",
+    "Registry",
+    "Result",
+    "Run",
+    "RunStore",
+    "State",
+    "Task",
+    "current_job",
+    "hookimpl",
+    "perform",
+    "perform_async",
+    "plan",
+    "registry",
+    "run",
+    "task",
+)
