@@ -82,10 +82,9 @@ def nearest(name: object, known: Iterable[object]) -> str:
     import difflib  # noqa: PLC0415  (where nothing is misspelt, nobody needs it)
 
     if len(names) > _MOST_NAMES:
-        from heapq import nlargest  # noqa: PLC0415
-
         turned = name[::-1]  # whoever mistypes a name gets its beginning or its end right
-        names = nlargest(_MOST_NAMES, names, key=lambda one: _shared(name, one) + _shared(turned, one[::-1]))
+        names.sort(key=lambda one: _shared(name, one) + _shared(turned, one[::-1]), reverse=True)
+        del names[_MOST_NAMES:]
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
