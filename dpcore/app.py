@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from dpcore.clock import Clock, SystemClock
 from dpcore.config import AdapterString, Config, Value, settings_of
 from dpcore.errors import (
+    ArgumentError,
     MissingInputError,
     NotSharedError,
     NoValueError,
@@ -31,8 +32,11 @@ from dpcore.errors import (
     SettingError,
     TaskError,
     TaskNotFoundError,
+    UnguardedScriptError,
+    check_argument,
+    printed,
 )
-from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, writable
+from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -45,6 +49,7 @@ from dpcore.tasks import registry as default_registry
 
 __all__ = ("App", "Result", "run")
 
+_PORTS: Mapping[str, type[Adapter]] = {"io": IOManager, "executor": Executor, "store": RunStore}
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
 
 
@@ -183,12 +188,18 @@ class App:
         clock: Clock | None = None,
         source: str = "",
     ) -> None:
+        check_argument("registry", registry, Registry | None, "a Registry")
+        check_argument("plugins", plugins, Plugins | None, "a Plugins")
+        check_argument("config", config, Config | None, "a Config")
+        check_argument("clock", clock, Clock | None, "a Clock")
         self.registry = default_registry if registry is None else registry
         self.config = config if config is not None else plugins.config if plugins is not None else Config()
         self.plugins = plugins if plugins is not None else Plugins(config=self.config)
         self.clock = clock if clock is not None else SystemClock()
         self.source = source
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
+        for kind, port in _PORTS.items():
+            _check_adapter(kind, port, given[kind])
         self._choices = {
             kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
             for kind, value in given.items()
@@ -335,12 +346,16 @@ class App:
         value is freed when its last reader has ended.  A failed run raises
         (:meth:`Result.raise_for_failure`) unless *check* is False.
 
-        Raises :class:`~dpcore.errors.PlanningError` before anything has run.
+        Raises :class:`~dpcore.errors.ArgumentError` and
+        :class:`~dpcore.errors.PlanningError` before anything has run.
         """
-        if params is not None and not isinstance(params, Mapping):
-            raise TypeError(f"params={params!r} must be a mapping from parameter to value")
-        if keep not in ("all", "leaves"):
-            raise ValueError(f"keep={keep!r} must be 'all' or 'leaves'")
+        _refuse_while_loading()
+        check_argument("params", params, Mapping | None, "a mapping from parameter to value")
+        check_argument("metadata", metadata, Mapping | None, "a mapping")
+        check_argument("fail_fast", fail_fast, bool, "True or False")
+        check_argument("check", check, bool, "True or False")
+        if not isinstance(keep, str) or keep not in ("all", "leaves"):
+            raise ArgumentError("keep", keep, "'all' or 'leaves'")
         arguments = {
             "tags": _listed(tags),
             "root_tasks": _listed(root_tasks),
@@ -375,14 +390,14 @@ class App:
 
     def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
         """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
-        runner = self._runners.get(run_id)
+        runner = self._runners.get(check_id(run_id, "run id"))
         if runner is None:
-            raise RunNotFoundError(run_id, "this App as a running one", self._runners)
+            raise RunNotFoundError(run_id, "what this App is running", self._runners)
         runner.cancel(reason)
 
     async def history(self, run_id: str) -> RunHistory:
         """Return all that is known of a run: what the run store has, and what a running one has not recorded yet."""
-        if (runner := self._runners.get(run_id)) is not None:
+        if (runner := self._runners.get(check_id(run_id, "run id"))) is not None:
             await runner.flush()
         return await (await self.store()).get(run_id)
 
@@ -466,6 +481,17 @@ class App:
         )
 
 
+def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
+    value = given.value if isinstance(given, Value) else given
+    fits = isinstance(value, type) and issubclass(value, port)
+    if not fits and not isinstance(value, port | str | AdapterString | None):
+        cure = f", such as 'filesystem:{value}'" if kind == "io" and isinstance(value, PurePath) else ""
+        wanted = (
+            f"the name of an adapter with what it is told, in one string{cure}, or an object of class {port.__name__}"
+        )
+        raise ArgumentError(kind, value, wanted)
+
+
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
@@ -473,8 +499,7 @@ def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
 
 
 def _short(value: object) -> str:
-    shown = writable(repr(value))
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+    return writable(printed(value))
 
 
 def run(
@@ -517,10 +542,17 @@ def run(
                 check=False,
             )
 
+    _refuse_while_loading()
     if _loop_is_running():
         raise RunningLoopError
     result = anyio.run(main)
     return result.raise_for_failure() if check else result
+
+
+def _refuse_while_loading() -> None:
+    script = script_being_loaded()
+    if script is not None:
+        raise UnguardedScriptError(script)
 
 
 def _loop_is_running() -> bool:

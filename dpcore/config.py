@@ -28,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, SettingError, listed, nearest
+from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest, printed
 from .hints import convert
 from .providers import KINDS
 
@@ -393,6 +393,8 @@ def _document(file: Path) -> dict[str, Any]:
         raise ConfigError(str(file), f"cannot be read: {error}") from None
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(str(file), "is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
         line = found[1] if found else text.count("\n") + 1  # "at end of document"
@@ -484,11 +486,19 @@ def build(
     name: str | None = None,
     others: Collection[str] = (),
 ) -> Any:
-    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor."""
+    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor.
+
+    A :class:`ValueError` of the constructor, which refuses a setting, is raised as an
+    :class:`~dpcore.errors.AdapterNotMadeError`; whatever else it raises has a note.
+    """
     values = settle(cls, kind, spec, config, name=name, others=others)
     given = {key: value.value for key, value in values.items() if value.level is not Level.DEFAULT}
     try:
         return cls(**given)
+    except DpcoreError:
+        raise
+    except ValueError as error:
+        raise AdapterNotMadeError(_owner(cls, kind, spec, name), str(error)) from error
     except Exception as error:
         error.add_note(f"while making the {_owner(cls, kind, spec, name)}")
         raise
@@ -611,8 +621,9 @@ def _converted(owner: str, setting: Setting, said: Value) -> Any:
         return Secret(said.value)
     try:
         return convert(said.value, setting.hint)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         if setting.secret:
             raise SettingError(owner, setting.name, f"(hidden), from {said.source}, does not convert") from None
-        problem = f"= {said.value!r}, from {said.source}, does not convert: {error}"
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        problem = f"= {printed(said.value)}, from {said.source}, does not convert: {why}"
         raise SettingError(owner, setting.name, problem) from error

@@ -258,8 +258,24 @@ def _script(file: str | None, name: str) -> ModuleType:
         raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file")
     loaded = module_from_spec(spec)
     sys.modules["__mp_main__"] = loaded
-    spec.loader.exec_module(loaded)
+    vars(loaded)[_LOADING] = file
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules["__mp_main__"]  # half of it is no script
+        raise
+    finally:
+        vars(loaded).pop(_LOADING, None)
     return loaded
+
+
+_LOADING = "__dpcore_loading__"
+
+
+def script_being_loaded() -> str | None:
+    """Return the script whose top level runs now for its tasks only; None if there is none."""
+    script: str | None = vars(sys.modules.get("__mp_main__", sys)).get(_LOADING)
+    return script
 
 
 def qualified(thing: object) -> str:

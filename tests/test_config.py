@@ -21,7 +21,7 @@ from dpcore.config import (
     settings_of,
     settle,
 )
-from dpcore.errors import ConfigError, DpcoreError, SettingError
+from dpcore.errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError
 
 parse = AdapterString.parse
 
@@ -409,9 +409,18 @@ def test_what_a_constructor_raises_says_what_was_being_made():
         def __init__(self, *, slots: int):
             raise ValueError("at least one")
 
-    with pytest.raises(ValueError, match="at least one") as caught:
+    with pytest.raises(AdapterNotMadeError) as caught:
         build(Picky, "executor", parse("picky?slots=0"))
-    assert caught.value.__notes__ == ["while making the executor 'picky'"]
+    assert str(caught.value) == "at least one, while making the executor 'picky'"
+    assert repr(caught.value.__cause__) == "ValueError('at least one')"
+
+    class Broken:
+        def __init__(self):
+            raise OSError("no such device")
+
+    with pytest.raises(OSError, match="no such device") as caught:
+        build(Broken, "executor", parse("broken"))
+    assert caught.value.__notes__ == ["while making the executor 'broken'"]
 
 
 # ---------------------------------------------------------------- secrets

@@ -174,7 +174,7 @@ def test_what_does_not_pickle_is_named_down_to_the_attribute(io):
         io.save(REF, {"reports": [Report()]})
     assert str(error.value) == (
         "cannot store the result r1/total/1: its type is dict, and value['reports'][0].conn.lock: "
-        "cannot pickle '_thread.lock' object"
+        "cannot pickle '_thread.lock' object; return what pickles, or leave that part out"
     )
     with pytest.raises(ResultNotStoredError, match=r"its type is .*Report, and value\.conn\.lock: cannot pickle"):
         io.save(REF, Report())
