@@ -67,7 +67,7 @@ class Value:
 
     value: Any
     source: str
-    """For people: ``option``, ``DPCORE_IO``, ``pyproject.toml [tool.dpcore]``, ``default``."""
+    """For people: ``the call``, ``option``, ``DPCORE_IO``, ``pyproject.toml [tool.dpcore]``, ``default``."""
 
     level: Level
 
@@ -291,11 +291,11 @@ class Config:
                 fallback = fallback or shared
         return cls(fallback, environ=environ)
 
-    def choice(self, kind: str, given: object = None, default: object = None) -> Value:
-        """Return which adapter of *kind* is wanted: *given* by the call if it is not None, or said elsewhere."""
+    def choice(self, kind: str, given: object = None, default: object = None, said: str = "the call") -> Value:
+        """Return which adapter of *kind* is wanted: *given* by what *said* names if it is not None, or elsewhere."""
         name = f"DPCORE_{kind.upper()}"
         if given is not None:
-            return Value(given, "option", Level.CALL)
+            return Value(given, said, Level.CALL)
         if name in self.environ:
             return Value(self.environ[name], name, Level.ENVIRONMENT)
         if kind in self._table:
@@ -525,7 +525,7 @@ def settle(
     :class:`~dpcore.errors.SettingError` for what is unknown, missing, not to be
     converted, and for an address that nobody takes.
     """
-    written = spec if isinstance(spec, Value) else Value(spec, "option", Level.CALL)
+    written = spec if isinstance(spec, Value) else Value(spec, "the call", Level.CALL)
     name = name or (written.value.name if written.value else None)
     owner = _owner(cls, kind, spec, name)
     settings = settings_of(cls)

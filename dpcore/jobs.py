@@ -81,10 +81,10 @@ def check_id(value: object, kind: str) -> str:
     >>> check_id("../x", "run id")
     Traceback (most recent call last):
     ...
-    dpcore.errors.InvalidIdError: '../x' cannot be a run id: it may hold letters, digits, _ - and single dots only
+    dpcore.errors.InvalidIdError: '../x' cannot be a run id: it must begin with a letter, digit or _ and hold only these, - and single dots between
     """
     if not isinstance(value, str):
-        raise InvalidIdError(kind, value, f"it is a {type(value).__name__}, not a str")
+        raise InvalidIdError(kind, value, f"it is of type {type(value).__name__}, not str")
     is_sound = _ID.match(value)
     if is_sound and len(value) <= _LONGEST_ID // 4:
         return value
@@ -93,7 +93,9 @@ def check_id(value: object, kind: str) -> str:
     if len(value.encode("utf-8", "surrogatepass")) > _LONGEST_ID:
         raise InvalidIdError(kind, value, f"it is longer than {_LONGEST_ID} bytes")
     if not is_sound:
-        raise InvalidIdError(kind, value, "it may hold letters, digits, _ - and single dots only")
+        raise InvalidIdError(
+            kind, value, "it must begin with a letter, digit or _ and hold only these, - and single dots between"
+        )
     return value
 
 

@@ -255,7 +255,7 @@ class Plugins:
         own unless another is given.
         """
         kind_named(kind)
-        said = spec if isinstance(spec, Value) else Value(spec, "option", Level.CALL)
+        said = spec if isinstance(spec, Value) else Value(spec, "the call", Level.CALL)
         config = self.config if config is None else config
         if isinstance(said.value, type):
             return build(said.value, kind, None, config)

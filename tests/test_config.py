@@ -141,7 +141,7 @@ def write(file, text):
 def test_the_call_outweighs_the_environment_and_that_the_file_and_that_the_default(tmp_path):
     file = write(tmp_path / "pyproject.toml", '[tool.dpcore]\nio = "filesystem:runs"\n')
     both = Config(file, environ={"DPCORE_IO": "memory"})
-    assert both.choice("io", "null") == Value("null", "option", Level.CALL)
+    assert both.choice("io", "null") == Value("null", "the call", Level.CALL)
     assert both.choice("io") == Value("memory", "DPCORE_IO", Level.ENVIRONMENT)
     assert Config(file, environ={}).choice("io") == Value("filesystem:runs", "pyproject.toml [tool.dpcore]", Level.FILE)
     assert empty().choice("io", default="memory") == Value("memory", "default", Level.DEFAULT)
@@ -302,7 +302,7 @@ def test_each_setting_comes_from_the_weightiest_source_that_has_it(tmp_path):
     config = Config(file, environ={"DPCORE_EXECUTOR_THREADS_SLOTS": "3", "DPCORE_EXECUTOR_THREADS_NAME": "environ"})
     values = settle(Threads, "executor", parse("threads?slots=4"), config)
     assert values == {
-        "slots": Value(4, "option", Level.CALL),
+        "slots": Value(4, "the call", Level.CALL),
         "name": Value("environ", "DPCORE_EXECUTOR_THREADS_NAME", Level.ENVIRONMENT),
         "odd": Value(3, "pyproject.toml [tool.dpcore.executors.threads]", Level.FILE),
     }
@@ -367,16 +367,24 @@ def test_the_address_goes_to_the_path():
 
 
 def test_a_url_of_a_path_takes_no_unknown_settings():
-    with pytest.raises(SettingError, match=r"setting 'mod' is unknown, from option .* did you mean 'mode'"):
+    with pytest.raises(SettingError, match=r"setting 'mod' is unknown, from the call .* did you mean 'mode'"):
         build(Files, "io", parse("file:///runs?mod=r"))
 
 
 @pytest.mark.parametrize(
     ("cls", "text", "words"),
     [
-        (Threads, "threads?slot=4", "executor 'threads': setting 'slot' is unknown, from option (it takes: 'slots', '"),
+        (
+            Threads,
+            "threads?slot=4",
+            "executor 'threads': setting 'slot' is unknown, from the call (it takes: 'slots', '",
+        ),
         (Threads, "threads?slot=4", "; did you mean 'slots'?"),
-        (Threads, "threads?slots=many", "executor 'threads': setting 'slots' = 'many', from option, does not convert:"),
+        (
+            Threads,
+            "threads?slots=many",
+            "executor 'threads': setting 'slots' = 'many', from the call, does not convert:",
+        ),
         (Threads, "threads:here", "executor 'threads': setting 'address' is given ('here'), but it takes none"),
         (Redis, "redis", "executor 'redis': setting 'url' is missing; write it as 'name://host/...', or set it in"),
         (Files, "files", "setting 'path' is missing; write it as 'name:path'"),

@@ -278,7 +278,7 @@ class Lease:
 
     async def held(self) -> bool:
         """Tell whether nobody has taken the lease since."""
-        found = await self.store.fetch(f"lease/{self.key}")
+        found = await _asked(self.store, self.store.fetch(f"lease/{self.key}"))
         return found is not None and found.version == self.token
 
     async def renew(self, ttl: float) -> None:
@@ -288,10 +288,11 @@ class Lease:
     async def release(self) -> None:
         """Let others have it at once; nothing happens if they have it already."""
         if await self.held():
-            await self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token)
+            await _asked(self.store, self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token))
 
     async def _until(self, until: float) -> None:
-        done = await self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
+        commit = self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
+        done = await _asked(self.store, commit)
         if done is None:
             raise LeaseLostError(self.key, self.token)
 

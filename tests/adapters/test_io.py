@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dpcore.errors import DamagedResultError, ResultNotFoundError, ResultNotStoredError
+from dpcore.errors import ArgumentError, DamagedResultError, ResultNotFoundError, ResultNotStoredError
 from dpcore.jobs import Ref
 from dpcore.testing import IOManagerConformance
 from dpcore.testing.suite import leftovers
@@ -348,3 +348,8 @@ def test_the_name_of_another_folder_in_a_foreign_file_leads_nowhere(io, tmp_path
         io.load(REF)
     assert io.delete(REF)
     assert (tmp_path / "secret").exists()
+
+
+def test_what_is_no_ref_is_told_at_once(io):
+    with pytest.raises(ArgumentError, match=r"^ref='r1/t/1' must be a Ref: Ref\(run_id, task, result_id\)$"):
+        io.save("r1/t/1", 1)

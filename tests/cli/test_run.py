@@ -458,7 +458,10 @@ def dpcore_run_stores():
 
 @pytest.mark.parametrize(
     ("own", "words"),
-    [("yes", "the run store breaking: cannot be used: the disk is full"), ("no", "OSError: [Errno 28] No space left")],
+    [
+        ("yes", "the run store breaking: cannot be used: the disk is full"),
+        ("no", ".db cannot be used: [Errno 28] No space left on device"),
+    ],
 )
 def test_a_run_store_that_fails_in_the_middle_is_one_message_that_names_the_run(command, orders, write, own, words):
     write("breaking.py", STORE)
