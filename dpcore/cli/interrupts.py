@@ -20,8 +20,7 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-import click
-
+from dpcore.cli.refusal import complain
 from dpcore.worker import perform, perform_async
 
 __all__ = ("CANCELLED", "Interrupts", "await_threads")
@@ -207,7 +206,7 @@ def await_threads(tasks: Collection[str], *, cancelled: bool) -> None:
     whose = f"the code of {', '.join(map(repr, tasks))}" if tasks else f"code on {left[0].name!r}"
     if cancelled:
         end_process(f"{whose} is still running on a thread and cannot be stopped; ending the process")
-    click.echo(f"dpcore: waiting for {whose}, which is still running on a thread; Ctrl-C ends it", err=True)
+    complain(f"waiting for {whose}, which is still running on a thread; Ctrl-C ends it")
     while _threads():
         patience.wait(0.1)
 

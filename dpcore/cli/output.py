@@ -14,11 +14,12 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
-import click
+from dpcore.cli.refusal import Refusal, complain
 
-from dpcore.cli.refusal import Refusal
+__all__ = ("CLOSED", "flush_output", "lose", "not_written", "open_streams", "reader_is_gone", "reserved_stdout", "tell")
 
-__all__ = ("flush_output", "lose", "not_written", "open_streams", "reader_is_gone", "reserved_stdout", "tell")
+CLOSED = "the code that was run has closed the stream"
+"""Why nothing can be written where nothing is wrong with the file behind it."""
 
 
 def tell(text: str, out: TextIO | None = None) -> None:
@@ -33,6 +34,10 @@ def tell(text: str, out: TextIO | None = None) -> None:
         lose(stream)
         if not isinstance(error, BrokenPipeError):
             raise not_written(error) from error
+    except ValueError as error:
+        if not stream.closed:
+            raise
+        raise Refusal(f"the output cannot be written: {CLOSED}") from error
 
 
 def not_written(error: OSError) -> Refusal:
@@ -81,7 +86,7 @@ def flush_output() -> None:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and stream is sys.stdout:
                 with suppress(OSError):
-                    click.echo(f"dpcore: some of the output is lost: {error.strerror}", err=True)
+                    complain(f"some of the output is lost: {error.strerror}")
             with suppress(OSError, ValueError):
                 lose(stream)
 

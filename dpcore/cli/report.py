@@ -10,10 +10,9 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-import click
-
 from dpcore.app import Result
-from dpcore.cli.output import lose
+from dpcore.cli.output import CLOSED, lose
+from dpcore.cli.refusal import complain
 from dpcore.cli.text import counted, seconds
 from dpcore.jobs import Outcome, State
 from dpcore.plans import Plan
@@ -38,6 +37,7 @@ class Report:
     def __init__(self, out: TextIO, shown: str, *, quiet: bool = False) -> None:
         self.out, self.shown, self.quiet = out, shown, quiet
         self._width = 0
+        self._is_lost = False
 
     def __enter__(self) -> Self:
         return self
@@ -56,12 +56,22 @@ class Report:
 
     def say(self, line: str = "") -> None:
         """Print a line, and have it seen at once."""
+        if self._is_lost:
+            return
         try:
             print(line, file=self.out, flush=True)
         except OSError as error:
             lose(self.out)
             if not isinstance(error, BrokenPipeError):
-                click.echo(f"dpcore: no more is shown of the run, which goes on: {error.strerror}", err=True)
+                self._lose(error.strerror)
+        except ValueError:
+            if not self.out.closed:
+                raise
+            self._lose(CLOSED)
+
+    def _lose(self, why: str | None) -> None:
+        self._is_lost = True
+        complain(f"no more is shown of the run, which goes on: {why}")
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Say which run begins."""
