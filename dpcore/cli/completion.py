@@ -6,7 +6,7 @@ Nothing of the user's is run for it: tasks and tags are read off the text of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from dpcore.cli.output import tell
 from dpcore.cli.refusal import Refusal
 
-__all__ = ("complete_adapter", "complete_selection", "complete_tag", "complete_target", "completion")
+__all__ = ("OFFERS", "completion")
 
 _VARIABLE = "_DPCORE_COMPLETE"
 _HINTS = {
@@ -79,22 +79,27 @@ def complete_tag(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(tag) for tag in _written(ctx)[1] if tag.startswith(incomplete)]
 
 
-def complete_adapter(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Return what offers the adapters of *kind*, with what they are."""
+def complete_adapter(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the adapters of the kind that the option is named after, with what they are."""
+    from dpcore.cli.project import Project
 
-    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from dpcore.cli.project import Project
+    with suppress(Exception):  # there is no place to say what is wrong
+        offers = Project.read(ctx.params.get("plugin") or ()).plugins.offers(str(option.name))
+        return [
+            CompletionItem(one.provider.name, help=one.provider.summary)
+            for one in offers
+            if one.provider.name.startswith(incomplete)
+        ]
+    return []
 
-        with suppress(Exception):  # there is no place to say what is wrong
-            offers = Project.read(ctx.params.get("plugin") or ()).plugins.offers(kind)
-            return [
-                CompletionItem(one.provider.name, help=one.provider.summary)
-                for one in offers
-                if one.provider.name.startswith(incomplete)
-            ]
-        return []
 
-    return complete
+OFFERS: Mapping[str, Callable[[click.Context, click.Parameter, str], list[CompletionItem]]] = {
+    "adapter": complete_adapter,
+    "selection": complete_selection,
+    "tag": complete_tag,
+    "target": complete_target,
+}
+"""What is offered for an option or an argument."""
 
 
 def _written(ctx: click.Context) -> tuple[list[str], list[str]]:

@@ -33,10 +33,18 @@ def python(folder: Path, *arguments: str, out: int = subprocess.DEVNULL) -> int:
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environ, stdout=out, check=False).returncode
 
 
-@pytest.mark.benchmark(group="dpcore --help")
-@pytest.mark.parametrize("code", ["import click, rich", COMMAND], ids=["import click, rich", "dpcore --help"])
-def test_help(benchmark: BenchmarkFixture, tmp_path: Path, code: str) -> None:
-    assert benchmark.pedantic(python, (tmp_path, "-c", code, "--help"), rounds=10, warmup_rounds=2) == 0
+HELPS = ["", "completion", "config", "plan", "plugins", "plugins doctor", "plugins info", "plugins why", "run", "runs",
+         "runs show", "tasks"]  # fmt: skip
+WHAT_HELP_NEEDS = "import click, rich"
+
+
+@pytest.mark.benchmark(group="dpcore COMMAND --help")
+@pytest.mark.parametrize(
+    "words", [None, *HELPS], ids=lambda words: WHAT_HELP_NEEDS if words is None else f"dpcore {words}"
+)
+def test_help(benchmark: BenchmarkFixture, tmp_path: Path, words: str | None) -> None:
+    call = ("-c", WHAT_HELP_NEEDS) if words is None else ("-c", COMMAND, *words.split(), "--help")
+    assert benchmark.pedantic(python, (tmp_path, *call), rounds=10, warmup_rounds=2) == 0
 
 
 @pytest.mark.benchmark(group="10,000 tasks that do nothing, in a terminal")
