@@ -424,6 +424,30 @@ def test_a_plugin_is_named_before_the_command_or_after_it(command, orders, write
     command(*arguments, "--broker", "loud")  # a broker has only to be offered
 
 
+@pytest.mark.parametrize("who", ["file", "environment", "option"])
+@pytest.mark.parametrize("where", [".", "below/deep"])
+def test_a_plugin_beside_the_project_file_is_found_whoever_names_it(
+    start, orders, write, folder, monkeypatch, who, where
+):
+    write("watching.py", WATCH)
+    write("dpcore.toml", "plugins = ['watching']" if who == "file" else "")
+    (folder / where).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder / where)
+    options = ["-p", "watching"] if who == "option" else []
+    environ = {"DPCORE_PLUGINS": "watching"} if who == "environment" else {}
+    process = start("run", orders, "-q", *options, **environ)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "watching saw running\nwatching saw succeeded\n")
+
+
+def test_a_plugin_in_the_current_folder_is_found_that_the_environment_names(start, orders, write):
+    write("watching.py", WATCH)
+    assert (
+        start("run", "orders.py", DPCORE_PLUGINS="watching").communicate(timeout=60)[1]
+        == "watching saw running\nwatching saw succeeded\n"
+    )
+
+
 def test_a_plugin_that_fails_while_it_observes_breaks_nothing(command, orders, write):
     write("watching.py", "def dpcore_run_changed(run): raise ValueError('no')")
     assert "succeeded: 2 tasks" in command("run", "orders.py", "-p", "watching").stdout
