@@ -10,6 +10,7 @@ from dpcore.cli.source import load
 from dpcore.cli.text import table
 from dpcore.hints import MISSING, shown
 from dpcore.tasks import Task
+from dpcore.timelines import cut
 
 __all__ = ("tell_tasks",)
 
@@ -31,7 +32,13 @@ def tell_tasks(target: str, tags: tuple[str, ...], *, as_json: bool) -> None:
 def _row(task: Task) -> tuple[str, ...]:
     takes = ", ".join(_parameter(name, one.hint, one.required) for name, one in task.parameters.items())
     first = next(iter(task.description.strip().splitlines()), "")
-    return (task.name, ", ".join(task.tags) or "-", _cut(takes) or "-", _cut(_gives(task)), _cut(first) or "-")
+    return (
+        task.name,
+        ", ".join(task.tags) or "-",
+        cut(takes, _WIDEST) or "-",
+        cut(_gives(task), _WIDEST),
+        cut(first, _WIDEST) or "-",
+    )
 
 
 def _parameter(name: str, hint: Any, required: bool) -> str:
@@ -44,10 +51,6 @@ def _gives(task: Task) -> str:
         return "nothing"
     hint = "?" if task.result is MISSING else shown(task.result)
     return f"{hint}, many" if task.many else hint
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _as_data(task: Task) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from typing import TextIO
 
 from dpcore.cli.refusal import Refusal, complain
+from dpcore.words import printable
 
 __all__ = ("CLOSED", "flush_output", "lose", "not_written", "open_streams", "reader_is_gone", "reserved_stdout", "tell")
 
@@ -23,13 +24,13 @@ CLOSED = "the code that was run has closed the stream"
 
 
 def tell(text: str, out: TextIO | None = None) -> None:
-    """Write what the command is for, to stdout unless *out* is given.
+    """Write what the command is for, to stdout unless *out* is given; what a terminal would obey is escaped.
 
     Raises :class:`~dpcore.cli.refusal.Refusal` if it cannot be written.
     """
     stream = sys.stdout if out is None else out
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text, keep="\n\t"), file=stream, flush=True)
     except OSError as error:
         lose(stream)
         if not isinstance(error, BrokenPipeError):

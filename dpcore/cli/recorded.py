@@ -16,12 +16,12 @@ from dpcore.cli.options import DEFAULTS
 from dpcore.cli.output import tell
 from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
-from dpcore.cli.text import local_time, seconds, table
+from dpcore.cli.text import local_time, table
 from dpcore.clock import SystemClock
 from dpcore.config import Level
 from dpcore.errors import InvalidIdError, RunNotFoundError
 from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
-from dpcore.timelines import timeline
+from dpcore.timelines import seconds, timeline
 from dpcore.words import listed
 
 __all__ = ("selected", "tell_run", "tell_runs")

@@ -32,7 +32,10 @@ class Refusal(click.ClickException):
 
 
 def complain(message: str) -> None:
-    """Say on stderr what is wrong, also if the user's code has closed ``sys.stderr``."""
+    """Say on stderr what is wrong, also if the user's code has closed ``sys.stderr``; a terminal obeys nothing of it."""
+    from dpcore.words import printable
+
+    message = "\n".join(printable(line, keep="\t") for line in message.splitlines())
     try:
         click.echo(f"dpcore: {message}", err=True)
     except ValueError:

@@ -63,6 +63,33 @@ def test_a_failure_is_told_with_the_users_frames_and_what_was_skipped(command, w
     assert re.search(r"^failed: 1 of 5 tasks succeeded, 2 failed, 2 skipped in .* s, run [\w-]+$", said, re.MULTILINE)
 
 
+def test_no_terminal_obeys_what_an_error_says(command, write):
+    write(
+        "loud.py",
+        r"""
+        from dpcore import task
+        BELL = "\x1b]0;mine\x07"
+        @task(max_retries=1)
+        def loud(): raise ValueError(f"cleared \x1b[2J\n\tand {BELL}")
+        @task
+        def items():
+            yield 1
+        @task(each="items", fail_safe=True)
+        def each(items): raise ValueError(BELL)
+        """,
+    )
+    said = command("run", "loud.py", code=1)
+    assert not {*"\x1b\x07"} & {*said.output}
+    assert said.stdout.count("(attempt 1 of 2 failed: ValueError: cleared \\x1b[2J)") == 1
+    assert "    ValueError: cleared \\x1b[2J\n    \tand \\x1b]0;mine\\x07\n" in said.stdout
+    write("refused.py", r"raise ValueError('\x1b[2J')")
+    said = command("run", "refused.py", code=2)
+    assert said.stderr.endswith("ValueError: \\x1b[2J\n")
+    shown = command("runs", "show").output
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_run_succeeds_although_a_fail_safe_task_fails(command, write):
     write("failing.py", FAILING)
     assert "succeeded: 1 of 2 tasks succeeded, 1 failed in" in command("run", "failing.py", "extra", "apart").stdout

@@ -11,11 +11,10 @@ from dpcore.cli.options import DEFAULTS
 from dpcore.cli.output import tell
 from dpcore.cli.plugins.found import Found, everything
 from dpcore.cli.refusal import described
-from dpcore.cli.text import counted
 from dpcore.config import canonical
 from dpcore.plugins import GROUP, Offer
 from dpcore.providers import KINDS
-from dpcore.words import nearest
+from dpcore.words import counted, nearest
 
 __all__ = ("tell_findings",)
 
