@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first cancels the run, a second ends the process at once.
+"""Ctrl-C, SIGTERM and SIGHUP: the first cancels the run, a second ends the process at once.
 
 A run that is cancelled is recorded as that, so it has to go on for a moment; what
 cannot be stopped must not keep the process from ending.
@@ -26,9 +26,9 @@ from dpcore.worker import perform, perform_async
 __all__ = ("CANCELLED", "Interrupts", "await_threads")
 
 CANCELLED = 130
-"""The exit code of what Ctrl-C or SIGTERM has ended: 128 and the number of SIGINT, as shells have it."""
+"""The exit code of what one of these signals has ended: 128 and the number of SIGINT, as shells have it."""
 
-_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 _STOP = 0  # among the numbers of signals, of which it is none
 _PATIENCE = 0.5  # seconds for the event loop to take note, for threads to end, and for output to be flushed
 _BODIES = (perform.__code__, perform_async.__code__)
@@ -43,7 +43,7 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Has Ctrl-C and SIGTERM cancel a run, for the length of a ``with`` block.
+    """Has Ctrl-C, SIGTERM and SIGHUP, which a terminal sends that is closed, cancel a run, for the length of a ``with`` block.
 
     Before there is a run they raise KeyboardInterrupt, and after it they end the
     process, which may be waiting for threads that nothing can stop.  One that was

@@ -36,12 +36,12 @@ def complain(message: str) -> None:
     from dpcore.words import printable
 
     message = "\n".join(printable(line, keep="\t") for line in message.splitlines())
-    try:
-        click.echo(f"dpcore: {message}", err=True)
-    except ValueError:
-        if not sys.stderr.closed:
-            raise
-        with suppress(OSError):
+    with suppress(OSError):  # the terminal is gone: nobody is there to be told
+        try:
+            click.echo(f"dpcore: {message}", err=True)
+        except ValueError:
+            if not sys.stderr.closed:
+                raise
             os.write(2, f"dpcore: {message}\n".encode(errors="backslashreplace"))
 
 
