@@ -66,6 +66,7 @@ def plugin_option(*, is_eager: bool = False) -> Callable[[F], F]:
         multiple=True,
         is_eager=is_eager,
         callback=_with_those_before,
+        shell_complete=completing("plugin"),
         help="Load a plugin: an installed one, or a module; no:NAME blocks one.",
     )
 

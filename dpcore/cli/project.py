@@ -45,7 +45,7 @@ class Project(NamedTuple):
 
     def choose(self, kind: str, option: str | None) -> Value:
         """Return the adapter of *kind* that is wanted, and who said so."""
-        return self.config.choice(kind, option, DEFAULTS[kind], said="option")
+        return self.config.choice(kind, option, DEFAULTS[kind], said=f"--{kind}")
 
     def check(self, choices: Mapping[str, Value]) -> None:
         """Raise what is wrong with the adapters that were chosen, before anything is begun with them.

@@ -12,19 +12,17 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
-from dpcore.cli.options import DEFAULTS
 from dpcore.cli.output import tell
 from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
 from dpcore.cli.text import local_time, table
 from dpcore.clock import SystemClock
-from dpcore.config import Level
 from dpcore.errors import InvalidIdError, RunNotFoundError
 from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
 from dpcore.timelines import seconds, timeline
 from dpcore.words import listed
 
-__all__ = ("selected", "tell_run", "tell_runs")
+__all__ = ("newest", "selected", "tell_run", "tell_runs")
 
 T = TypeVar("T")
 
@@ -51,6 +49,11 @@ def tell_run(store: str | None, plugin: tuple[str, ...], run_id: str, most: int 
         tell(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
     else:
         tell("\n".join([*_described(history), "", *_drawn(history, most)]))
+
+
+def newest(store: str | None, plugin: tuple[str, ...], most: int) -> list[RunRecord]:
+    """Return the records of the newest runs, so many at the *most*."""
+    return _asked(store, plugin, lambda store: store.list(most)) or []
 
 
 async def selected(store: RunStore, name: str) -> RunHistory:
@@ -81,15 +84,17 @@ async def _latest(store: RunStore, limit: int) -> list[RunHistory]:
 def _asked(
     option: str | None, plugin: tuple[str, ...], question: Callable[[RunStore], Coroutine[Any, Any, T]]
 ) -> T | None:
-    """Ask the run store; None if it is the default one and nothing was ever recorded."""
+    """Ask the run store; None if it keeps runs at a place where nothing is yet."""
     project = Project.read(plugin)
     choice = project.choose("store", option)
     project.check({"store": choice})
-    if choice.level is Level.DEFAULT and not Path(DEFAULTS["store"].partition(":")[2]).exists():
+    store: RunStore = project.plugins.make("store", choice, project.config)
+    place = getattr(store, "path", None)
+    if isinstance(place, Path) and not place.exists():
         return None  # to look is no reason to make it
 
     async def ask() -> T:
-        async with project.plugins.make("store", choice, project.config) as store:
+        async with store:
             return await question(store)
 
     return anyio.run(ask)

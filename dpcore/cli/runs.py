@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dpcore.cli.options import adapter_options, plugin_option
+from dpcore.cli.options import adapter_options, completing, plugin_option
 
 __all__ = ("runs",)
 
@@ -32,7 +32,7 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
 
 
 @runs.command()
-@click.argument("run_id", metavar="[RUN]", default="latest")
+@click.argument("run_id", metavar="[RUN]", default="latest", shell_complete=completing("run"))
 @click.option("--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @adapter_options("store")

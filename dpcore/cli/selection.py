@@ -40,7 +40,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Begin at exactly this task.",
     ),
     click.option("--include-upstream", is_flag=True, help="Run what the root tasks wait for, too."),
-    click.option("--from-run", metavar="RUN", help="Take from an earlier run what the selection does not make."),
+    click.option(
+        "--from-run",
+        metavar="RUN",
+        shell_complete=completing("run"),
+        help="Take from an earlier run what the selection does not make.",
+    ),
     click.option("--strict", is_flag=True, help="Refuse data between tasks that have no type hints."),
 )
 

@@ -361,7 +361,7 @@ def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
             "no plugin offers the executor 'thread' (there are: 'inline', 'threads'); did you mean",
         ),
         (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
-        (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from option, does not convert"),
+        (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from --executor, does not convert"),
         (["--executor", "threads?slots=0"], "slots=0 must be at least 1, while making the executor 'threads'"),
         (["--io", "File System"], "write 'name', 'name?setting=value', 'name:path' or 'name://host/...'"),
         (["--broker", "redis"], "no plugin offers the broker 'redis'"),

@@ -43,7 +43,10 @@ def _explained(found: Found, kind: str, spec: AdapterString) -> tuple[list[str],
         ways = " or ".join(one.qualified for one in meant)
         blocks = " or ".join(f"-p no:{one.plugin}" for one in meant if one.distribution != "dpcore")
         cure = f"say {ways}" + (f", or block one: {blocks}" if blocks else "")
-        return [f"{len(meant)} plugins offer a {word} {asked!r}, and none is taken silently; {cure}", *rows], False
+        return [
+            f"the {word} {asked!r} is offered by {len(meant)} plugins, and none is taken silently; {cure}",
+            *rows,
+        ], False
     known = [one.qualified if spec.distribution else one.provider.name for one in named or every]
     there = f" (there are: {', '.join(known)})" if known else ""
     return [f"no plugin offers the {word} {asked!r}{there}{nearest(asked, known)}", *rows, *_left_out(found)], False

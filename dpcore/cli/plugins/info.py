@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from dpcore.cli.options import KINDS, plugin_option
+from dpcore.cli.options import KINDS, completing, plugin_option
 
 __all__ = ("info",)
 
 
 @click.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing("name"))
 @click.option("--kind", type=click.Choice(KINDS), help="Look only for adapters of this kind.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @plugin_option()

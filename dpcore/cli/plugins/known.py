@@ -41,7 +41,7 @@ def tell_known(plugin: tuple[str, ...], name: str, kind: str | None, *, as_json:
         known = [one.provider.name for offers in found.offers.values() for one in offers]
         known += [one.name for one in found.plugins]
         what = f"{KINDS[kind].word} {name!r}" if kind else f"adapter or plugin {name!r}"
-        raise Refusal(f"there is no {what}{nearest(name, known)}; dpcore plugins lists them")
+        raise Refusal(f"there is no {what}; dpcore plugins lists them{nearest(name, known)}")
     if as_json:
         tell(json.dumps(_as_data(found, records, adapters), indent=2))
     else:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from dpcore.cli.options import KINDS, plugin_option
+from dpcore.cli.options import KINDS, completing, plugin_option
 
 __all__ = ("why",)
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing("name"))
 @plugin_option()
 @click.pass_context
 def why(ctx: click.Context, kind: str, name: str, plugin: tuple[str, ...]) -> None:
