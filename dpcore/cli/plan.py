@@ -38,4 +38,4 @@ def plan(target: str, plugin: tuple[str, ...], form: str, check: bool, **given: 
     """
     from dpcore.cli.planned import tell_plan  # what --help need not wait for
 
-    tell_plan(target, plugin, Selection.of(**given), None if check else form)
+    tell_plan(target, plugin, Selection.of(**given), form, only_check=check)

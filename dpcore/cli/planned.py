@@ -20,13 +20,17 @@ from dpcore.words import counted
 __all__ = ("tell_plan",)
 
 
-def tell_plan(target: str, plugin: tuple[str, ...], selection: Selection, form: str | None) -> None:
-    """Plan *target*, and show it in that *form*; without one, say only that it can be planned."""
+def tell_plan(target: str, plugin: tuple[str, ...], selection: Selection, form: str, *, only_check: bool) -> None:
+    """Plan *target*, and show it in that *form*; with *only_check* say only that it can be planned."""
     with reserved_stdout() as out:  # what the file prints while it is imported is no part of a plan
         project = Project.read(plugin)
         app = App(load(target).registry, plugins=project.plugins, config=project.config)
         found = app.plan(*selection.selection, **selection.arguments)
-        tell(_shown(found, form, selection.params) if form else f"ok: {counted(len(found), 'task')}", out)
+        tell(_checked(found, form) if only_check else _shown(found, form, selection.params), out)
+
+
+def _checked(plan: Plan, form: str) -> str:
+    return json.dumps({"ok": True, "tasks": len(plan)}) if form == "json" else f"ok: {counted(len(plan), 'task')}"
 
 
 def _shown(plan: Plan, form: str, given: Mapping[str, Any]) -> str:

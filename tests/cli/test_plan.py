@@ -162,6 +162,10 @@ def test_check_says_only_that_it_can_be_planned(show):
     assert show("--check") == "ok: 6 tasks\n"
 
 
+def test_check_is_a_document_where_that_is_asked_for(show):
+    assert json.loads(show("--check", "--format", "json"))["ok"] is True
+
+
 def test_check_says_every_fault(command, shop):
     said = command("plan", "shop.py", "nope", "load.orders-eu", "--check", code=2)
     assert said.stdout == ""
