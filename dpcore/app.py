@@ -6,18 +6,20 @@ import os
 import pickle
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from dpcore.clock import Clock, SystemClock
 from dpcore.config import AdapterString, Config, Value, settings_of
 from dpcore.errors import (
+    ArgumentError,
     MissingInputError,
     NotSharedError,
     NoValueError,
@@ -30,8 +32,11 @@ from dpcore.errors import (
     SettingError,
     TaskError,
     TaskNotFoundError,
+    UnguardedScriptError,
+    check_argument,
+    printed,
 )
-from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, writable
+from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -44,6 +49,7 @@ from dpcore.tasks import registry as default_registry
 
 __all__ = ("App", "Result", "run")
 
+_PORTS: Mapping[str, type[Adapter]] = {"io": IOManager, "executor": Executor, "store": RunStore}
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
 
 
@@ -148,6 +154,14 @@ class _Folder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+class _Making:
+    """An adapter that is being made, for those who wait for it."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.error: Exception | None = None
+
+
 class App:
     """A registry of tasks joined to the adapters that run it; an async context manager.
 
@@ -174,18 +188,24 @@ class App:
         clock: Clock | None = None,
         source: str = "",
     ) -> None:
+        check_argument("registry", registry, Registry | None, "a Registry")
+        check_argument("plugins", plugins, Plugins | None, "a Plugins")
+        check_argument("config", config, Config | None, "a Config")
+        check_argument("clock", clock, Clock | None, "a Clock")
         self.registry = default_registry if registry is None else registry
         self.config = config if config is not None else plugins.config if plugins is not None else Config()
         self.plugins = plugins if plugins is not None else Plugins(config=self.config)
         self.clock = clock if clock is not None else SystemClock()
         self.source = source
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
+        for kind, port in _PORTS.items():
+            _check_adapter(kind, port, given[kind])
         self._choices = {
             kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
             for kind, value in given.items()
         }
         self._made: dict[str, Any] = {}
-        self._making: dict[str, anyio.Lock] = {}
+        self._making: dict[str, _Making] = {}
         self._folder: _Folder | None = None
         self._group: TaskGroup | None = None
         self._left: anyio.Event | None = None
@@ -197,7 +217,7 @@ class App:
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise RuntimeError("this App is entered already; make another one")
-        self._left = anyio.Event()
+        self._left, self._making = anyio.Event(), {}  # what belongs to the loop that runs now
         self._group = await anyio.create_task_group().__aenter__()
         try:
             self.plugins.live("dpcore_started", self)
@@ -240,15 +260,15 @@ class App:
     async def _adapter(self, kind: str) -> Adapter:
         if self._group is None:
             raise RuntimeError("enter the App first: async with App(...) as app")
-        async with self._making.setdefault(kind, anyio.Lock()):
-            if kind not in self._made:
-                adapter = await self._make(kind)
-                if isinstance(adapter, RunStore):
-                    adapter.clock = self.clock
-                if hasattr(adapter, "__aenter__"):
-                    # A task of its own enters it and leaves it, as the task groups inside of it ask for.
-                    adapter = await self._group.start(self._hold, adapter)
-                self._made[kind] = adapter
+        if kind not in self._made:
+            making = self._making.get(kind)
+            if making is None:
+                making = self._making[kind] = _Making()
+                # Not as a part of this call: who asks first may be cancelled, and others wait for it too.
+                self._group.start_soon(self._hold, kind, making)
+            await making.ended.wait()
+            if making.error is not None:
+                raise making.error
         return cast(Adapter, self._made[kind])
 
     async def _make(self, kind: str) -> Any:
@@ -260,13 +280,30 @@ class App:
             return self.plugins.load("io", "filesystem")(path=self._folder.path)
         return self.plugins.make(kind, choice, self.config)
 
-    async def _hold(self, adapter: Any, *, task_status: TaskStatus[Any] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def _hold(self, kind: str, making: _Making) -> None:
+        """Make an adapter, enter it, and leave it with the App: in one task, as the task groups inside of it ask for."""
         assert self._left is not None
         left = self._left
-        async with adapter as entered:
-            task_status.started(entered)
-            with anyio.CancelScope(shield=True):
-                await left.wait()
+        try:
+            adapter = await self._make(kind)
+            if isinstance(adapter, RunStore):
+                adapter.clock = self.clock
+            async with AsyncExitStack() as entered:
+                if hasattr(adapter, "__aenter__"):
+                    adapter = await entered.enter_async_context(adapter)
+                self._made[kind] = adapter
+                making.ended.set()
+                with anyio.CancelScope(shield=True):
+                    await left.wait()
+        except Exception as error:
+            if making.ended.is_set():
+                raise
+            making.error = error
+        finally:
+            if not making.ended.is_set():
+                self._making.pop(kind, None)  # who asks again may have it made after all
+                making.error = making.error or RuntimeError(f"the App was left while its {kind} was being made")
+                making.ended.set()
 
     def _described(self, kind: str) -> str:
         """Write down which adapter was used, without its secrets."""
@@ -309,12 +346,16 @@ class App:
         value is freed when its last reader has ended.  A failed run raises
         (:meth:`Result.raise_for_failure`) unless *check* is False.
 
-        Raises :class:`~dpcore.errors.PlanningError` before anything has run.
+        Raises :class:`~dpcore.errors.ArgumentError` and
+        :class:`~dpcore.errors.PlanningError` before anything has run.
         """
-        if params is not None and not isinstance(params, Mapping):
-            raise TypeError(f"params={params!r} must be a mapping from parameter to value")
-        if keep not in ("all", "leaves"):
-            raise ValueError(f"keep={keep!r} must be 'all' or 'leaves'")
+        _refuse_while_loading()
+        check_argument("params", params, Mapping | None, "a mapping from parameter to value")
+        check_argument("metadata", metadata, Mapping | None, "a mapping")
+        check_argument("fail_fast", fail_fast, bool, "True or False")
+        check_argument("check", check, bool, "True or False")
+        if not isinstance(keep, str) or keep not in ("all", "leaves"):
+            raise ArgumentError("keep", keep, "'all' or 'leaves'")
         arguments = {
             "tags": _listed(tags),
             "root_tasks": _listed(root_tasks),
@@ -349,14 +390,14 @@ class App:
 
     def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
         """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
-        runner = self._runners.get(run_id)
+        runner = self._runners.get(check_id(run_id, "run id"))
         if runner is None:
-            raise RunNotFoundError(run_id, "this App as a running one", self._runners)
+            raise RunNotFoundError(run_id, "what this App is running", self._runners)
         runner.cancel(reason)
 
     async def history(self, run_id: str) -> RunHistory:
         """Return all that is known of a run: what the run store has, and what a running one has not recorded yet."""
-        if (runner := self._runners.get(run_id)) is not None:
+        if (runner := self._runners.get(check_id(run_id, "run id"))) is not None:
             await runner.flush()
         return await (await self.store()).get(run_id)
 
@@ -440,6 +481,17 @@ class App:
         )
 
 
+def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
+    value = given.value if isinstance(given, Value) else given
+    fits = isinstance(value, type) and issubclass(value, port)
+    if not fits and not isinstance(value, port | str | AdapterString | None):
+        cure = f", such as 'filesystem:{value}'" if kind == "io" and isinstance(value, PurePath) else ""
+        wanted = (
+            f"the name of an adapter with what it is told, in one string{cure}, or an object of class {port.__name__}"
+        )
+        raise ArgumentError(kind, value, wanted)
+
+
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
@@ -447,8 +499,7 @@ def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
 
 
 def _short(value: object) -> str:
-    shown = writable(repr(value))
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+    return writable(printed(value))
 
 
 def run(
@@ -491,10 +542,17 @@ def run(
                 check=False,
             )
 
+    _refuse_while_loading()
     if _loop_is_running():
         raise RunningLoopError
     result = anyio.run(main)
     return result.raise_for_failure() if check else result
+
+
+def _refuse_while_loading() -> None:
+    script = script_being_loaded()
+    if script is not None:
+        raise UnguardedScriptError(script)
 
 
 def _loop_is_running() -> bool:

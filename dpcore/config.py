@@ -28,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, SettingError, listed, nearest
+from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest, printed
 from .hints import convert
 from .providers import KINDS
 
@@ -42,6 +42,7 @@ __all__ = (
     "build",
     "canonical",
     "kind_named",
+    "masked",
     "settings_of",
     "settle",
 )
@@ -66,7 +67,7 @@ class Value:
 
     value: Any
     source: str
-    """For people: ``option``, ``DPCORE_IO``, ``pyproject.toml [tool.dpcore]``, ``default``."""
+    """For people: ``the call``, ``option``, ``DPCORE_IO``, ``pyproject.toml [tool.dpcore]``, ``default``."""
 
     level: Level
 
@@ -153,7 +154,7 @@ class AdapterString:
         try:
             return cls._parse(text)
         except (ValueError, TypeError) as error:
-            shown = _masked(text) if isinstance(text, str) else text
+            shown = masked(text) if isinstance(text, str) else text
             place = f"{where}: " if where else ""
             raise ConfigError(f"{place}adapter {shown!r}", f"{error}; {GRAMMAR}") from None
 
@@ -196,7 +197,7 @@ class AdapterString:
         hidden = str(replace(self, settings=dict.fromkeys(self.settings, "***")))
         if self.is_url and "?" in hidden:
             hidden = f"{hidden.partition('?')[0]}?***"
-        return f"<AdapterString {_masked(hidden)}>"
+        return f"<AdapterString {masked(hidden)}>"
 
 
 def _pairs(query: str) -> Iterator[tuple[str, str]]:
@@ -235,10 +236,10 @@ def _encoded(text: str) -> str:
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """Hide the password of a URL.
 
-    >>> _masked("redis://user:hunter2@host/0")
+    >>> masked("redis://user:hunter2@host/0")
     'redis://user:***@host/0'
     """
     return _PASSWORD.sub(r"\1:***@", text)
@@ -290,11 +291,11 @@ class Config:
                 fallback = fallback or shared
         return cls(fallback, environ=environ)
 
-    def choice(self, kind: str, given: object = None, default: object = None) -> Value:
-        """Return which adapter of *kind* is wanted: *given* by the call if it is not None, or said elsewhere."""
+    def choice(self, kind: str, given: object = None, default: object = None, said: str = "the call") -> Value:
+        """Return which adapter of *kind* is wanted: *given* by what *said* names if it is not None, or elsewhere."""
         name = f"DPCORE_{kind.upper()}"
         if given is not None:
-            return Value(given, "option", Level.CALL)
+            return Value(given, said, Level.CALL)
         if name in self.environ:
             return Value(self.environ[name], name, Level.ENVIRONMENT)
         if kind in self._table:
@@ -327,6 +328,15 @@ class Config:
         if text.lower() not in _SWITCH:
             raise ConfigError("DPCORE_PLUGIN_AUTOLOAD", f"{text!r} must be 0 or 1")
         return Value(_SWITCH[text.lower()], "DPCORE_PLUGIN_AUTOLOAD", Level.ENVIRONMENT)
+
+    @property
+    def adapters(self) -> list[tuple[str, Value]]:
+        """The adapters for which the file has a table of settings: their kind, and their name."""
+        return [
+            (kind, Value(name, f"{self._source} ({table})", Level.FILE))
+            for table, kind in TABLES.items()
+            for name in self._table.get(table, {})
+        ]
 
     def settings(self, kind: str, name: str, others: Iterable[str] = ()) -> Iterator[tuple[str, Value]]:
         """Yield what is set for the adapter *name*, the weightier last.
@@ -383,6 +393,8 @@ def _document(file: Path) -> dict[str, Any]:
         raise ConfigError(str(file), f"cannot be read: {error}") from None
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(str(file), "is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
         line = found[1] if found else text.count("\n") + 1  # "at end of document"
@@ -474,11 +486,19 @@ def build(
     name: str | None = None,
     others: Collection[str] = (),
 ) -> Any:
-    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor."""
+    """Make an adapter of class *cls* with what :func:`settle` finds; what is not set is left to the constructor.
+
+    A :class:`ValueError` of the constructor, which refuses a setting, is raised as an
+    :class:`~dpcore.errors.AdapterNotMadeError`; whatever else it raises has a note.
+    """
     values = settle(cls, kind, spec, config, name=name, others=others)
     given = {key: value.value for key, value in values.items() if value.level is not Level.DEFAULT}
     try:
         return cls(**given)
+    except DpcoreError:
+        raise
+    except ValueError as error:
+        raise AdapterNotMadeError(_owner(cls, kind, spec, name), str(error)) from error
     except Exception as error:
         error.add_note(f"while making the {_owner(cls, kind, spec, name)}")
         raise
@@ -492,17 +512,20 @@ def settle(
     *,
     name: str | None = None,
     others: Collection[str] = (),
+    missing_ok: bool = False,
 ) -> dict[str, Value]:
     """Return the value of each setting of *cls*, converted by its hint, and where it comes from.
 
     *spec* is the adapter as it was written; in a :class:`Value` it says where, so
     that a string of the project file gives way to the environment.  At one level the
-    string wins.  *name* is the adapter's own, where a scheme of it was written, and
+    string wins.  A path in the project file is relative to the folder of that file.
+    With *missing_ok* a required setting that nobody set is left out.
+    *name* is the adapter's own, where a scheme of it was written, and
     *others* are the names beside it.  The repr of a secret value hides it.  Raises
     :class:`~dpcore.errors.SettingError` for what is unknown, missing, not to be
     converted, and for an address that nobody takes.
     """
-    written = spec if isinstance(spec, Value) else Value(spec, "option", Level.CALL)
+    written = spec if isinstance(spec, Value) else Value(spec, "the call", Level.CALL)
     name = name or (written.value.name if written.value else None)
     owner = _owner(cls, kind, spec, name)
     settings = settings_of(cls)
@@ -516,7 +539,12 @@ def settle(
             raise SettingError(owner, key, f"is unknown, from {value.source}", settings)
         if key not in best or best[key].level <= value.level:
             best[key] = value
-    return {key: _settled(owner, setting, best.get(key)) for key, setting in settings.items()}
+    root = config.root if config is not None else None
+    return {
+        key: _settled(owner, setting, _placed(setting, best.get(key), root))
+        for key, setting in settings.items()
+        if key in best or not (setting.required and missing_ok)
+    }
 
 
 def _owner(cls: type, kind: str, spec: AdapterString | Value | None, name: str | None) -> str:
@@ -546,7 +574,7 @@ def _spelled(owner: str, spec: AdapterString, settings: Mapping[str, Setting]) -
     elif "path" in settings:
         yield "path", _path_of(owner, spec, spec.address)
     else:
-        raise SettingError(owner, "address", f"is given ({_masked(spec.address)!r}), but it takes none", settings)
+        raise SettingError(owner, "address", f"is given ({masked(spec.address)!r}), but it takes none", settings)
 
 
 def _without(url: str, settings: Mapping[str, Setting]) -> str:
@@ -562,8 +590,17 @@ def _path_of(owner: str, spec: AdapterString, address: str) -> str:
         return address
     host, slash, path = address.removeprefix(f"{spec.name}://").partition("?")[0].partition("/")
     if host or not slash:
-        raise SettingError(owner, "path", f"cannot be on a host ({_masked(address)!r}); write {spec.name}:PATH")
+        raise SettingError(owner, "path", f"cannot be on a host ({masked(address)!r}); write {spec.name}:PATH")
     return _decoded(f"/{path}")
+
+
+def _placed(setting: Setting, said: Value | None, root: Path | None) -> Value | None:
+    """Have a path in the project file mean the same, whatever folder of the project somebody is in."""
+    if said is None or said.level is not Level.FILE or root is None or not isinstance(said.value, str):
+        return said
+    if setting.name != "path" and Path not in _members(setting.hint):
+        return said
+    return replace(said, value=str(root.absolute() / Path(said.value).expanduser()))
 
 
 def _settled(owner: str, setting: Setting, said: Value | None) -> Value:
@@ -584,8 +621,9 @@ def _converted(owner: str, setting: Setting, said: Value) -> Any:
         return Secret(said.value)
     try:
         return convert(said.value, setting.hint)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         if setting.secret:
             raise SettingError(owner, setting.name, f"(hidden), from {said.source}, does not convert") from None
-        problem = f"= {said.value!r}, from {said.source}, does not convert: {error}"
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        problem = f"= {printed(said.value)}, from {said.source}, does not convert: {why}"
         raise SettingError(owner, setting.name, problem) from error

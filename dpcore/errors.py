@@ -10,10 +10,13 @@ Several faults at once are one :class:`ExceptionGroup`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 __all__ = (
     "AdapterImportError",
     "AdapterNotFoundError",
+    "AdapterNotMadeError",
+    "ArgumentError",
     "ConfigError",
     "ConflictError",
     "CycleError",
@@ -50,6 +53,7 @@ __all__ = (
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "UnguardedScriptError",
     "UnreadStreamError",
     "UnsupportedError",
     "UsedOutsideError",
@@ -57,18 +61,53 @@ __all__ = (
 )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+_MOST_NAMES = 500  # that are compared letter by letter, at 20 us each
+_LONGEST_NAME = 200
+_MOST_FAULTS = 25
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
     """Say which of the *known* names was probably meant, as the end of a sentence.
+
+    Whatever the *name* and however many are known, it answers soon, and raises nothing.
 
     >>> nearest("ordrs", ["orders", "total"])
     "; did you mean 'orders'?"
-    >>> nearest("zzz", ["orders"])
-    ''
+    >>> nearest("zzz", ["orders"]), nearest(3, ["orders"])
+    ('', '')
     """
+    if not isinstance(name, str) or isinstance(name, Shown) or len(name) > _LONGEST_NAME:
+        return ""
+    names = [one for one in known if isinstance(one, str) and len(one) <= _LONGEST_NAME]
     import difflib  # noqa: PLC0415  (where nothing is misspelt, nobody needs it)
 
-    close = difflib.get_close_matches(name, list(known), n=1)
+    if len(names) > _MOST_NAMES:
+        turned = name[::-1]  # whoever mistypes a name gets its beginning or its end right
+        names.sort(key=lambda one: _shared(name, one) + _shared(turned, one[::-1]), reverse=True)
+        del names[_MOST_NAMES:]
+    close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _shared(one: str, other: str) -> int:
+    """Count the characters that two names begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((count for count, (mine, yours) in enumerate(pairs) if mine != yours), min(len(one), len(other)))
+
+
+def printed(value: object, most: int = 200) -> str:
+    """Print *value* by repr, cut after *most* characters; one whose repr fails, by its type.
+
+    >>> printed("x"), printed("x" * 50, most=10)
+    ("'x'", "'xxxxxxxxx... (52 characters)")
+    """
+    if isinstance(value, Shown):
+        return str(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  (to say what is wrong with a value must not fail because of it)
+        return f"<{type(value).__qualname__} that cannot be printed>"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:
@@ -77,15 +116,62 @@ def listed(names: Iterable[object], most: int = 12) -> str:
     >>> listed(["a", "b"]), listed([]), listed(["a", "b", "c"], most=2)
     ("'a', 'b'", 'none', "'a', 'b' and 1 more")
     """
-    every = [*map(repr, names)]
-    if not every:
-        return "none"
+    every = [*names]
     rest = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + rest
+    return ", ".join(map(printed, every[:most])) + rest or "none"
 
 
 class DpcoreError(Exception):
     """Whatever dpcore raises on purpose is one of these."""
+
+    def __repr__(self) -> str:
+        # Event loops print the exceptions of their tasks, and must not stumble over what these tell of.
+        return f"{type(self).__name__}({', '.join(map(printed, self.args))})"
+
+
+class Shown(str):
+    """A value that was printed before it travelled, or words in its place; its repr is the text itself.
+
+    >>> Shown("every task")
+    every task
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Shown, (str(self),))
+
+
+# ---------------------------------------------------------------- what a call is given
+
+
+def _carried(error: Exception, *args: object) -> tuple[object, ...]:
+    """Say how *error* pickles with *args* instead of its own, one of which may be anything; its notes stay with it."""
+    notes = getattr(error, "__notes__", None)
+    return (type(error), args, {"__notes__": notes} if notes else None)
+
+
+class ArgumentError(DpcoreError, ValueError, TypeError):
+    """An argument of ``plan()``, ``run()`` or ``App()`` makes no sense; nothing was done."""
+
+    def __init__(self, argument: str, value: object, wanted: str) -> None:
+        super().__init__(argument, value, wanted)
+        self.argument, self.value, self.wanted = argument, value, wanted
+
+    def __str__(self) -> str:
+        return f"{self.argument}={printed(self.value)} must be {self.wanted}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.argument, Shown(printed(self.value)), self.wanted)
+
+
+def check_argument(argument: str, value: object, kind: Any, wanted: str) -> None:
+    """Raise :class:`ArgumentError` unless *value* is an instance of *kind*, a class or a union of them."""
+    if not isinstance(value, kind):
+        raise ArgumentError(argument, value, wanted)
 
 
 # ---------------------------------------------------------------- describing work
@@ -99,23 +185,11 @@ class TaskDefinitionError(DpcoreError, ValueError, TypeError):
         self.task, self.argument, self.value, self.wanted = task, argument, value, wanted
 
     def __str__(self) -> str:
-        return f"task {self.task!r}: {self.argument}={self.value!r} must be {self.wanted}"
+        return f"task {printed(self.task)}: {self.argument}={printed(self.value)} must be {self.wanted}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # The value may be anything, also what does not pickle: what travels is what is printed of it.
-        return (type(self), (self.task, self.argument, _Shown(repr(self.value)), self.wanted))
-
-
-class _Shown(str):
-    """A value that was printed before it travelled."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_Shown, (str(self),))
+        return _carried(self, self.task, self.argument, Shown(printed(self.value)), self.wanted)
 
 
 class DuplicateTaskError(DpcoreError, ValueError):
@@ -135,7 +209,7 @@ class DuplicateTaskError(DpcoreError, ValueError):
 class TaskNotFoundError(DpcoreError, KeyError):
     """No task has that name in the registry."""
 
-    def __init__(self, task: str, known: Iterable[str] = (), wanted_by: str | None = None) -> None:
+    def __init__(self, task: object, known: Iterable[str] = (), wanted_by: str | None = None) -> None:
         super().__init__(task, tuple(known), wanted_by)
         self.task, self.known, self.wanted_by = task, self.args[1], wanted_by
 
@@ -183,11 +257,16 @@ class PlanningError(DpcoreError, ExceptionGroup[Exception], ValueError):
         return PlanningError(self.message, faults)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.message}:", *(f"  - {fault}" for fault in self.exceptions)])
+        first = [f"  - {fault}" for fault in self.exceptions[:_MOST_FAULTS]]
+        rest = len(self.exceptions) - len(first)
+        return "\n".join([f"{self.message}:", *first, *([f"  - and {rest} more"] if rest else [])])
 
 
 class SelectionError(DpcoreError, ValueError):
-    """A selection names nothing, or is not written in the grammar of selections."""
+    """A selection names nothing, or is not written in the grammar of selections.
+
+    What is no text is given as :class:`Shown`.
+    """
 
     def __init__(self, selector: str, problem: str, known: Iterable[str] = ()) -> None:
         super().__init__(selector, problem, tuple(known))
@@ -195,7 +274,7 @@ class SelectionError(DpcoreError, ValueError):
 
     def __str__(self) -> str:
         have = f" (there are: {listed(self.known)})" if self.known else ""
-        return f"cannot select {self.selector!r}: {self.problem}{have}{nearest(self.selector, self.known)}"
+        return f"cannot select {printed(self.selector)}: {self.problem}{have}{nearest(self.selector, self.known)}"
 
 
 class CycleError(DpcoreError, ValueError):
@@ -226,11 +305,11 @@ class MissingInputError(DpcoreError, ValueError):
         if self.upstream is not None:
             return (
                 f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True), "
-                f"take it from an earlier run (from_run=...), or give it (params={{{self.parameter!r}: ...}})"
+                f"take it from an earlier run (from_run=...), or give it (params={{{self.upstream!r}: ...}})"
             )
+        near = nearest(self.parameter, self.known) or ";"
         return (
-            f"{where}, which is no task, has no default and is not given{nearest(self.parameter, self.known)}"
-            f"{'' if nearest(self.parameter, self.known) else ';'} name a task that makes it (inputs={{{self.parameter!r}: ...}}), "
+            f"{where}, which is no task, has no default and is not given{near} name a task that makes it (inputs={{{self.parameter!r}: ...}}), "
             f"or give it with params={{{self.parameter!r}: ...}} (--param {self.parameter}=...)"
         )
 
@@ -306,13 +385,13 @@ class GivenTaskError(DpcoreError, ValueError):
 class ParamError(DpcoreError, ValueError):
     """A run parameter is unknown, or its value does not fit the hint of who takes it."""
 
-    def __init__(self, param: str, problem: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, param: object, problem: str, known: Iterable[str] = ()) -> None:
         super().__init__(param, problem, tuple(known))
         self.param, self.problem, self.known = param, problem, self.args[2]
 
     def __str__(self) -> str:
         have = f" (taken: {listed(self.known)})" if self.known else ""
-        return f"run parameter {self.param!r} {self.problem}{have}{nearest(self.param, self.known)}"
+        return f"run parameter {printed(self.param)} {self.problem}{have}{nearest(self.param, self.known)}"
 
 
 class NotSharedError(DpcoreError, ValueError):
@@ -411,6 +490,20 @@ class RunningLoopError(DpcoreError, RuntimeError):
         )
 
 
+class UnguardedScriptError(DpcoreError, RuntimeError):
+    """A script that another process loads for its tasks starts a run instead."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def __str__(self) -> str:
+        return (
+            f"{self.script} starts a run when it is only loaded for its tasks, as every worker process does; "
+            'put what starts it under: if __name__ == "__main__":'
+        )
+
+
 class NoCurrentJobError(DpcoreError, LookupError):
     """``current_job()`` was called outside a task."""
 
@@ -440,9 +533,11 @@ class InvalidIdError(DpcoreError, ValueError):
         self.kind, self.value, self.problem = kind, value, problem
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        shown = shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
-        return f"{shown} cannot be a {self.kind}: {self.problem}"
+        return f"{printed(self.value, 80)} cannot be a {self.kind}: {self.problem}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        value = self.value if isinstance(self.value, str) else Shown(printed(self.value, 80))
+        return _carried(self, self.kind, value, self.problem)
 
 
 class ResultNotFoundError(DpcoreError, FileNotFoundError, KeyError):
@@ -485,12 +580,12 @@ class DamagedResultError(DpcoreError, ValueError):
 class RunNotFoundError(DpcoreError, LookupError):
     """The run store has no such run."""
 
-    def __init__(self, run_id: str, store: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, run_id: object, store: str, known: Iterable[str] = ()) -> None:
         super().__init__(run_id, store, tuple(known))
         self.run_id, self.store, self.known = run_id, store, self.args[2]
 
     def __str__(self) -> str:
-        return f"there is no run {self.run_id!r} in {self.store} (latest: {listed(self.known, 5)}){nearest(self.run_id, self.known)}"
+        return f"there is no run {printed(self.run_id)} in {self.store} (latest: {listed(self.known, 5)}){nearest(self.run_id, self.known)}"
 
 
 class RunExistsError(DpcoreError, ValueError):
@@ -538,10 +633,10 @@ class ProviderError(DpcoreError, ValueError, TypeError):
         self.record, self.field, self.value, self.wanted = record, field, value, wanted
 
     def __str__(self) -> str:
-        return f"{self.record}: {self.field}={self.value!r} must be {self.wanted}"
+        return f"{self.record}: {self.field}={printed(self.value)} must be {self.wanted}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.record, self.field, _Shown(repr(self.value)), self.wanted))
+        return _carried(self, self.record, self.field, Shown(printed(self.value)), self.wanted)
 
 
 class PluginError(DpcoreError):
@@ -593,6 +688,8 @@ class AdapterNotFoundError(DpcoreError, LookupError):
             parts.append(f"these plugins are blocked and might offer it: {', '.join(self.blocked)}")
         if self.extra:
             parts.append(f"it comes with: pip install {self.extra!r}")
+        if len(parts) == 1 and not parts[0].endswith("?"):
+            parts.append("install a plugin that does, or pass the adapter itself")
         return "; ".join(parts).replace("?;", "?")
 
 
@@ -606,6 +703,17 @@ class AdapterImportError(DpcoreError, ImportError):
     def __str__(self) -> str:
         cure = f"; what it needs comes with: pip install {self.extra!r}" if self.extra else ""
         return f"the {self.kind} {self.adapter!r} of {self.source} cannot be imported: {self.cause}{cure}"
+
+
+class AdapterNotMadeError(DpcoreError, ValueError):
+    """The constructor of an adapter refuses its settings."""
+
+    def __init__(self, adapter: str, problem: str) -> None:
+        super().__init__(adapter, problem)
+        self.adapter, self.problem = adapter, problem
+
+    def __str__(self) -> str:
+        return f"{self.problem}, while making the {self.adapter}"
 
 
 class ConflictError(DpcoreError, LookupError):

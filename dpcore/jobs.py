@@ -81,10 +81,10 @@ def check_id(value: object, kind: str) -> str:
     >>> check_id("../x", "run id")
     Traceback (most recent call last):
     ...
-    dpcore.errors.InvalidIdError: '../x' cannot be a run id: it may hold letters, digits, _ - and single dots only
+    dpcore.errors.InvalidIdError: '../x' cannot be a run id: it must begin with a letter, digit or _ and hold only these, - and single dots between
     """
     if not isinstance(value, str):
-        raise InvalidIdError(kind, value, f"it is a {type(value).__name__}, not a str")
+        raise InvalidIdError(kind, value, f"it is of type {type(value).__name__}, not str")
     is_sound = _ID.match(value)
     if is_sound and len(value) <= _LONGEST_ID // 4:
         return value
@@ -93,7 +93,9 @@ def check_id(value: object, kind: str) -> str:
     if len(value.encode("utf-8", "surrogatepass")) > _LONGEST_ID:
         raise InvalidIdError(kind, value, f"it is longer than {_LONGEST_ID} bytes")
     if not is_sound:
-        raise InvalidIdError(kind, value, "it may hold letters, digits, _ - and single dots only")
+        raise InvalidIdError(
+            kind, value, "it must begin with a letter, digit or _ and hold only these, - and single dots between"
+        )
     return value
 
 
@@ -258,8 +260,24 @@ def _script(file: str | None, name: str) -> ModuleType:
         raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file")
     loaded = module_from_spec(spec)
     sys.modules["__mp_main__"] = loaded
-    spec.loader.exec_module(loaded)
+    vars(loaded)[_LOADING] = file
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules["__mp_main__"]  # half of it is no script
+        raise
+    finally:
+        vars(loaded).pop(_LOADING, None)
     return loaded
+
+
+_LOADING = "__dpcore_loading__"
+
+
+def script_being_loaded() -> str | None:
+    """Return the script whose top level runs now for its tasks only; None if there is none."""
+    script: str | None = vars(sys.modules.get("__mp_main__", sys)).get(_LOADING)
+    return script
 
 
 def qualified(thing: object) -> str:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dpcore.errors import (
+    ArgumentError,
     CycleError,
     GivenTaskError,
     InputMismatchError,
@@ -24,8 +25,12 @@ from dpcore.errors import (
     ParamError,
     PlanningError,
     SelectionError,
+    Shown,
     TaskNotFoundError,
     UnreadStreamError,
+    check_argument,
+    listed,
+    printed,
 )
 from dpcore.hints import MISSING, convert, fits, shown, stream_fits
 from dpcore.tasks import Registry, Task
@@ -172,11 +177,17 @@ def plan(
     which data comes that the selection does not make.  With *strict*, a missing hint
     on a data edge is a fault.
 
-    Raises :class:`~dpcore.errors.PlanningError` with every fault.
+    Raises :class:`~dpcore.errors.PlanningError` with every fault, and before that
+    :class:`~dpcore.errors.ArgumentError` for what is no registry, no mapping and so on.
     """
     return _Planning(default_registry if registry is None else registry, params, from_run, strict).plan(
         selection, tags, root_tasks, include_upstream, exclude
     )
+
+
+def _worded(selector: object) -> str:
+    """Return what to call *selector* in an error."""
+    return selector if isinstance(selector, str) else Shown(printed(selector))
 
 
 class _Planning:
@@ -185,8 +196,18 @@ class _Planning:
     def __init__(
         self, registry: Registry, params: Mapping[str, Any] | Iterable[str], from_run: str | None, strict: bool
     ) -> None:
+        check_argument("registry", registry, Registry, "a Registry")
+        check_argument("from_run", from_run, str | None, "the id of a run, or None")
+        check_argument("strict", strict, bool, "True or False")
+        if isinstance(params, str) or not isinstance(params, Iterable):
+            raise ArgumentError("params", params, "a mapping from parameter to value, or a list of parameters")
+        if not isinstance(params, Mapping):
+            params = list(params)
+            for name in params:
+                check_argument("params", name, str, "the name of a parameter, each of them")
         self.registry = registry
         self.tasks: dict[str, Task] = dict(registry.items())
+        self.names = tuple(self.tasks)  # one for all faults, which may be as many
         self.rank = {name: rank for rank, name in enumerate(self.tasks)}
         self.values: Mapping[str, Any] = params if isinstance(params, Mapping) else dict.fromkeys(params, MISSING)
         self.from_run, self.strict = from_run, strict
@@ -205,6 +226,7 @@ class _Planning:
         include_upstream: bool,
         exclude: Iterable[Selector],
     ) -> Plan:
+        check_argument("include_upstream", include_upstream, bool, "True or False")
         chosen = self.chosen(selection, tags, root_tasks, include_upstream)
         for selector in self.words("exclude", exclude):
             for name in self.expand(selector, closed=False):
@@ -214,8 +236,12 @@ class _Planning:
         levels, dependents = self.levelled(made.needs)
         if not self.faults and not names:
             chosen_some = bool(selection) or tags is not None or root_tasks is not None
-            what = "the selection" if chosen_some or exclude else "the registry"
-            self.faults.append(SelectionError(" ".join(map(str, selection)), f"{what} is empty", self.tasks))
+            problem = "the selection is empty"
+            if not (chosen_some or exclude):
+                problem = "the registry is empty; decorate a function with @task, or pass the registry that has them (registry=...)"
+            self.faults.append(
+                SelectionError(Shown(listed(selection) if selection else "every task"), problem, self.names)
+            )
         if self.faults:
             raise PlanningError("cannot plan", self.faults)
         return Plan(
@@ -244,8 +270,11 @@ class _Planning:
         for selector in selection:
             found.update(self.expand(selector))
         for tag in self.words("tags", tags):
-            found.update(self.expand(f"tag:{tag}"))
-        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, str(root))]
+            if isinstance(tag, str):
+                found.update(self.expand(f"tag:{tag}"))
+            else:
+                self.faults.append(SelectionError(Shown(printed(tag)), "tags= takes words"))
+        roots = [name for root in self.words("root_tasks", root_tasks) for name in self.pick(root, _worded(root))]
         if roots:
             below = self.downstream(roots)
             found.update(self.upstream(below, order_too=True) if include_upstream else below)
@@ -259,14 +288,15 @@ class _Planning:
         if given is None:
             return []
         if isinstance(given, str) or not isinstance(given, Iterable):
-            self.faults.append(SelectionError(str(given), f"{argument}= takes a list"))
+            cure = f"; write {argument}=[{printed(given)}]" if isinstance(given, str) else ""
+            self.faults.append(SelectionError(_worded(given), f"{argument}= takes a list{cure}"))
             return []
         return list(given)
 
     def expand(self, selector: Selector, *, closed: bool = True) -> dict[str, None]:
         """Return the tasks that *selector* stands for; if *closed*, with what feeds them data."""
         if not isinstance(selector, str):
-            names = self.pick(selector, repr(selector), excluding=not closed)
+            names = self.pick(selector, _worded(selector), excluding=not closed)
             return self.upstream(names, order_too=False) if closed else dict.fromkeys(names)
         match = _SELECTOR.fullmatch(selector.strip())
         if match is None:
@@ -290,7 +320,7 @@ class _Planning:
                     if callable(selector)
                     else "it is no name and no function"
                 )
-                self.faults.append(SelectionError(whole, problem, self.tasks))
+                self.faults.append(SelectionError(whole, problem, self.names))
         elif selector.startswith("tag:"):
             names = [task.name for task in self.registry.tagged(selector[4:])]
             if not names:
@@ -302,7 +332,7 @@ class _Planning:
         else:
             names = [selector] if selector in self.tasks else []
             if not names:
-                self.faults.append(TaskNotFoundError(selector, self.tasks))
+                self.faults.append(TaskNotFoundError(selector, self.names))
         for name in names:
             if name in self.values and not excluding and not str(selector).startswith("tag:"):
                 self.asked_for.add(name)
@@ -411,7 +441,7 @@ class _Planning:
                 if earlier:
                     made.earlier[name] = earlier
             if wiring.missing:
-                self.faults += [MissingInputError(name, parameter, None, self.tasks) for parameter in wiring.missing]
+                self.faults += [MissingInputError(name, parameter, None, self.names) for parameter in wiring.missing]
             if task.each is not None:
                 self.check_mapped(task, wiring)
             made.inputs[name] = inputs
@@ -462,7 +492,7 @@ class _Planning:
     def not_found(self, name: str, wanted_by: str) -> None:
         if (name, wanted_by) not in self.unknown:
             self.unknown.add((name, wanted_by))
-            self.faults.append(TaskNotFoundError(name, self.tasks, wanted_by))
+            self.faults.append(TaskNotFoundError(name, self.names, wanted_by))
 
     def param_of(self, task: Task, parameter: str) -> str:
         """Return the run parameter that supplies *parameter*: of its own name, or of the task that would have fed it."""
@@ -484,8 +514,9 @@ class _Planning:
             if name not in self.tasks:  # a task's result is taken as it is
                 try:
                     value = convert(value, task.parameters[parameter].hint)
-                except (ValueError, TypeError) as error:
-                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {error}"))
+                except (ValueError, TypeError, RecursionError) as error:
+                    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
             found[parameter] = value
         return found
 
@@ -498,7 +529,8 @@ class _Planning:
                 for parameter in self.tasks[name].parameters
                 if parameter not in self.wirings[name].data
             }
-            self.faults += [ParamError(name, "is taken by no selected task", sorted(takes)) for name in left]
+            known = tuple(sorted(takes))
+            self.faults += [ParamError(name, "is taken by no selected task", known) for name in left]
 
     def check(self, task: Task, parameter: str, upstream: Task, *, guessed: bool) -> None:
         """Record a fault if what *upstream* returns does not fit *parameter* of *task*."""

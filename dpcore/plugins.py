@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
+from time import perf_counter
 from types import ModuleType, TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -34,7 +35,7 @@ from .errors import AdapterImportError, AdapterNotFoundError, ConflictError, Plu
 from .hookspecs import PREFIX, SPECS, check
 from .providers import KINDS, Command, Provider
 
-__all__ = ("Offer", "PluginRecord", "Plugins", "import_target")
+__all__ = ("Offer", "PluginRecord", "Plugins", "blame", "import_target")
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ class PluginRecord:
 
     hooks: tuple[str, ...] = ()
     """The hooks it implements."""
+
+    seconds: float = 0.0
+    """How long its import took."""
 
     @property
     def qualified(self) -> str:
@@ -168,6 +172,29 @@ class Plugins:
         self._find()
         return [known.record for known in self._in_order()]
 
+    @property
+    def misnamed(self) -> list[tuple[str, str]]:
+        """The names that somebody blocks, and no plugin has and nobody asks for; each with who blocks it."""
+        known = {name for record in self.installed for name in _names(record)}
+        known |= {name for name, _, blocks in self._choice.said if not blocks}
+        return [
+            (name, who)
+            for name, who, blocks in self._choice.said
+            if blocks and not {name, _canonical_tail(name)} & known
+        ]
+
+    @property
+    def overruled(self) -> list[tuple[str, str, str]]:
+        """The plugins that somebody asks for and somebody else, who has the last word, blocks: name, and both."""
+        found = []
+        for name, who, blocks in self._choice.said:
+            names = {name, _canonical_tail(name)}
+            names |= {one for record in self.installed if names & _names(record) for one in _names(record)}
+            blocker = self._choice.who_blocks(names)
+            if not blocks and blocker is not None:
+                found.append((name, who, blocker))
+        return found
+
     def offers(self, kind: str) -> list[Offer]:
         """Return the adapters of *kind* that are offered, in the order of the plugins; imports none of them."""
         kind_named(kind)
@@ -228,7 +255,7 @@ class Plugins:
         own unless another is given.
         """
         kind_named(kind)
-        said = spec if isinstance(spec, Value) else Value(spec, "option", Level.CALL)
+        said = spec if isinstance(spec, Value) else Value(spec, "the call", Level.CALL)
         config = self.config if config is None else config
         if isinstance(said.value, type):
             return build(said.value, kind, None, config)
@@ -387,7 +414,7 @@ class Plugins:
                     continue
                 names |= _names(record)
                 who = self._choice.who_wants(record)
-                if who is None and not self._autoload.value and not self._choice.who_blocks(record):
+                if who is None and not self._autoload.value and not self._choice.who_blocks(_names(record)):
                     cause = f"not named, and none is loaded without ({self._autoload.source})"
                     self._keep(replace(record, state="blocked", cause=cause))
                 else:
@@ -407,18 +434,21 @@ class Plugins:
         """Add what *find* finds, unless it is blocked; if *who* asked for it by name, a failure raises."""
         if record.qualified in self._known or not self._admits(record):
             return
+        began = perf_counter()
         if who is not None:
-            self._add(record, self._asked(record, who, find))
+            plugin = self._asked(record, who, find)
+            self._add(replace(record, seconds=perf_counter() - began), plugin)
             return
         try:
-            self._add(record, find())
+            plugin = find()
+            self._add(replace(record, seconds=perf_counter() - began), plugin)
         except PluginError as error:
             self._keep(replace(record, state="broken", cause=error.problem))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's import may raise anything
             self._keep(replace(record, state="broken", cause=_cause(error)))
 
     def _admits(self, record: PluginRecord) -> bool:
-        who = self._choice.who_blocks(record)
+        who = self._choice.who_blocks(_names(record))
         if who is not None:
             self._keep(replace(record, state="blocked", cause=f"blocked by {who}"))
         return who is None
@@ -509,7 +539,8 @@ class _Choice:
     """
 
     def __init__(self, config: Config, load: Iterable[str], block: Iterable[str]) -> None:
-        self._said: list[tuple[str, str, bool]] = []
+        self.said: list[tuple[str, str, bool]] = []
+        """Everything that was said, in order: a name, who said it, and whether to block it."""
         said = [(value, False) for value in config.plugins] + [(value, True) for value in config.disable]
         for value, blocks in sorted(said, key=lambda each: each[0].level):
             self._say(value.value, value.source, blocks)
@@ -519,10 +550,10 @@ class _Choice:
             self._say(name, "block=", blocks=True)
 
     def _say(self, name: str, who: str, blocks: bool) -> None:
-        self._said.append((name.removeprefix("no:"), who, blocks or name.startswith("no:")))
+        self.said.append((name.removeprefix("no:"), who, blocks or name.startswith("no:")))
 
     def _last_word(self, names: set[str]) -> tuple[str | None, bool]:
-        for name, who, blocks in reversed(self._said):
+        for name, who, blocks in reversed(self.said):
             if name in names or _canonical_tail(name) in names:
                 return who, blocks
         return None, False
@@ -531,13 +562,13 @@ class _Choice:
         who, blocks = self._last_word(_names(record))
         return None if blocks else who
 
-    def who_blocks(self, record: PluginRecord) -> str | None:
-        who, blocks = self._last_word(_names(record))
+    def who_blocks(self, names: set[str]) -> str | None:
+        who, blocks = self._last_word(names)
         return who if blocks else None
 
     def wanted(self) -> dict[str, str]:
         """Return what is wanted by which name, and who said so."""
-        return {name: who for name, who, blocks in self._said if not blocks and not self._last_word({name})[1]}
+        return {name: who for name, who, blocks in self.said if not blocks and not self._last_word({name})[1]}
 
 
 def _names(record: PluginRecord) -> set[str]:
@@ -736,6 +767,12 @@ def _named(record: PluginRecord, hook: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in {hook} of plugin {record.qualified!r}")
         raise
+
+
+def blame(error: BaseException) -> str | None:
+    """Say which plugin's hook raised *error*, and what and where; None if no hook did."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(f"in {PREFIX}")]
+    return f"{_cause(error)}, {notes[0]}" if notes else None
 
 
 class _WrongResult(Exception):  # noqa: N818 - it never leaves this module

@@ -94,7 +94,8 @@ class Runner:
                     self.cancel("the program was interrupted")
                     raise
         except BaseExceptionGroup as error:
-            raise _single(error) from None
+            single = _single(error)
+            raise single from single.__cause__  # `from None` would take its own cause away
         if self._interrupt is not None:
             raise self._interrupt
 

@@ -129,8 +129,17 @@ class Task:
             self._streams = self._schema.streams if self.stream_output is None else self.stream_output
             self._result = self._stored(self._schema)
             for problem in self._schema.problems:
-                warnings.warn(f"task {self.name!r}: {problem}; it is left unchecked", HintWarning, stacklevel=2)
+                self._warn(f"task {self.name!r}: {problem}; it is left unchecked")
         return self._schema
+
+    def _warn(self, message: str) -> None:
+        """Warn of a hint where the function is written: whoever asks first for the schema did nothing wrong."""
+        file, _, line = self.place.rpartition(":")
+        module = getattr(self.call, "__module__", None)
+        if line.isdecimal():
+            warnings.warn_explicit(message, HintWarning, file, int(line), module)
+        else:
+            warnings.warn_explicit(message, HintWarning, self.place, 1, module)
 
     def _stored(self, found: Schema) -> Any:
         returns = found.result
@@ -438,7 +447,8 @@ class _Check:
         return {parameter: self.task("inputs", upstream) or "" for parameter, upstream in value.items()}
 
     def number(self, argument: str, value: object, least: float, most: float | None, wanted: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
+        # Beyond the largest float is infinity, also for an int.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
             raise self.fault(argument, value, wanted)
         if most is not None and value > most:
             raise self.fault(argument, value, wanted)
@@ -451,9 +461,10 @@ class _Check:
         if value is None:
             return None
         wanted = "a number of seconds above 0, or None"
-        if value == 0:
+        seconds = self.number("timeout", value, 0, None, wanted)
+        if seconds == 0:
             raise self.fault("timeout", value, wanted)
-        return self.number("timeout", value, 0, None, wanted)
+        return seconds
 
     def count(self, argument: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -22,11 +22,14 @@ from typing import Any, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import NoCurrentJobError, UnsupportedError
+from dpcore.errors import DpcoreError, NoCurrentJobError, UnsupportedError
 from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
 from dpcore.ports import Line
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
+
+_NOT_THE_USERS = frozenset({"dpcore", "dpcore_plugins", "cloudpickle"})
+_LONGEST_CHAIN = 100  # of causes; it may be a circle
 
 InThread = Callable[..., Awaitable[Any]]
 
@@ -303,6 +306,8 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
 
 def _users_traceback(error: BaseException) -> str:
     """Format the traceback from the user's first frame on: how it was called is of no use to them."""
+    if isinstance(error, DpcoreError) and not _has_users_frame(error):
+        return "".join(tracebacks.format_exception_only(error))  # what could not be stored, say: its sentence is all
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
@@ -310,6 +315,20 @@ def _users_traceback(error: BaseException) -> str:
         return "".join(tracebacks.format_exception(type(error), error, trace or error.__traceback__))
     except Exception:  # noqa: BLE001  (an exception whose __str__ fails still has frames)
         return "".join(tracebacks.format_tb(trace or error.__traceback__)) + type(error).__name__
+
+
+def _has_users_frame(error: BaseException) -> bool:
+    """Tell whether *error*, or what caused it, was raised by or through code that is neither dpcore's nor Python's."""
+    one: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if one is None:
+            return False
+        for frame, _ in tracebacks.walk_tb(one.__traceback__):
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if package not in _NOT_THE_USERS and package not in sys.stdlib_module_names:
+                return True
+        one = one.__cause__
+    return True
 
 
 def _misses_async(job: Job, value: Any) -> UnsupportedError:

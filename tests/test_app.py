@@ -937,3 +937,71 @@ def test_a_keyboard_interrupt_in_a_body_cancels_the_run_records_it_and_goes_on(t
 
     (record,) = anyio.run(look)
     assert record.state is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "make", [dpcore_plugins.InlineExecutor, dpcore_plugins.ThreadsExecutor, lambda: "threads", lambda: "inline"]
+)
+def test_an_app_is_entered_again_on_another_event_loop(tasks, plugins, make):
+    @tasks.task
+    def plain() -> int:
+        return 1
+
+    @tasks.task
+    async def waits(plain: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        return plain + 1
+
+    app = App(tasks, executor=make(), plugins=plugins)
+
+    async def main() -> int:
+        async with app:
+            return (await app.run())["waits"]
+
+    assert [anyio.run(main, backend=backend) for backend in ("asyncio", "trio", "asyncio")] == [2, 2, 2]
+
+
+class SlowToEnter(dpcore_plugins.InlineExecutor):
+    """Waits at its entrance until *gate* is set; counts how often it was entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+        self.entered = 0
+
+    async def __aenter__(self):
+        self.entered += 1
+        await self.gate.wait()
+        return self
+
+
+async def test_an_adapter_is_made_for_the_app_although_who_asked_first_was_cancelled(tasks, plugins):
+    @tasks.task
+    def one() -> int:
+        return 1
+
+    executor = SlowToEnter()
+    async with App(tasks, executor=executor, plugins=plugins) as app:
+        with anyio.move_on_after(0.01) as first:
+            await app.run()
+        assert first.cancelled_caught
+        executor.gate.set()
+        with anyio.fail_after(10):
+            assert (await app.run())["one"] == 1
+    assert executor.entered == 1
+
+
+async def test_an_adapter_that_fails_to_be_entered_fails_each_that_asks_and_nothing_else(tasks, plugins):
+    class Refuses(dpcore_plugins.InlineExecutor):
+        async def __aenter__(self):
+            raise OSError("the cluster is gone")
+
+    @tasks.task
+    def one() -> int:
+        return 1
+
+    async with App(tasks, executor=Refuses(), plugins=plugins) as app:
+        for _ in range(2):
+            with pytest.raises(OSError, match="the cluster is gone"):
+                await app.run()
+        assert await app.store()

@@ -1,6 +1,8 @@
 """Settings, their sources, and the grammar of adapters."""
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -19,7 +21,7 @@ from dpcore.config import (
     settings_of,
     settle,
 )
-from dpcore.errors import ConfigError, DpcoreError, SettingError
+from dpcore.errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError
 
 parse = AdapterString.parse
 
@@ -139,7 +141,7 @@ def write(file, text):
 def test_the_call_outweighs_the_environment_and_that_the_file_and_that_the_default(tmp_path):
     file = write(tmp_path / "pyproject.toml", '[tool.dpcore]\nio = "filesystem:runs"\n')
     both = Config(file, environ={"DPCORE_IO": "memory"})
-    assert both.choice("io", "null") == Value("null", "option", Level.CALL)
+    assert both.choice("io", "null") == Value("null", "the call", Level.CALL)
     assert both.choice("io") == Value("memory", "DPCORE_IO", Level.ENVIRONMENT)
     assert Config(file, environ={}).choice("io") == Value("filesystem:runs", "pyproject.toml [tool.dpcore]", Level.FILE)
     assert empty().choice("io", default="memory") == Value("memory", "default", Level.DEFAULT)
@@ -300,7 +302,7 @@ def test_each_setting_comes_from_the_weightiest_source_that_has_it(tmp_path):
     config = Config(file, environ={"DPCORE_EXECUTOR_THREADS_SLOTS": "3", "DPCORE_EXECUTOR_THREADS_NAME": "environ"})
     values = settle(Threads, "executor", parse("threads?slots=4"), config)
     assert values == {
-        "slots": Value(4, "option", Level.CALL),
+        "slots": Value(4, "the call", Level.CALL),
         "name": Value("environ", "DPCORE_EXECUTOR_THREADS_NAME", Level.ENVIRONMENT),
         "odd": Value(3, "pyproject.toml [tool.dpcore.executors.threads]", Level.FILE),
     }
@@ -313,6 +315,33 @@ def test_a_string_counts_as_much_as_the_place_where_it_is_written(tmp_path):
         said = config.choice("executor")
         spec = Value(parse(said.value), said.source, said.level)
         assert build(Threads, "executor", spec, config).slots == expected
+
+
+class Filed:
+    def __init__(self, *, path: str = "here", key: Path | None = None, name: str = "x"):
+        self.path, self.key, self.name = path, key, name
+
+
+def test_a_path_in_the_project_file_is_relative_to_its_folder(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("io = 'filed:./data'\n[io_managers.filed]\nkey = 'sub/key.pem'\nname = './name'\n")
+    config = Config(file, environ={})
+    choice = config.choice("io")
+    written = replace(choice, value=AdapterString.parse(choice.value))
+    found = build(Filed, "io", written, config)
+    assert (found.path, found.key, found.name) == (str(tmp_path / "data"), tmp_path / "sub" / "key.pem", "./name")
+    file.write_text("[io_managers.filed]\npath = '/absolute'\nkey = '~/key'\n")
+    found = build(Filed, "io", None, Config(file, environ={}), name="filed")
+    assert (found.path, found.key) == ("/absolute", Path.home() / "key")
+
+
+def test_a_path_of_the_call_or_the_environment_is_left_as_it_is(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("[io_managers.filed]\npath = './data'\n")
+    assert build(Filed, "io", AdapterString.parse("filed:./other"), Config(file, environ={})).path == "./other"
+    config = Config(file, environ={"DPCORE_IO_FILED_PATH": "./third"})
+    assert build(Filed, "io", None, config, name="filed").path == "./third"
+    assert build(Filed, "io", None, Config(environ={}), name="filed").path == "here"
 
 
 def test_the_variables_of_another_adapter_are_not_taken_for_ours():
@@ -338,16 +367,24 @@ def test_the_address_goes_to_the_path():
 
 
 def test_a_url_of_a_path_takes_no_unknown_settings():
-    with pytest.raises(SettingError, match=r"setting 'mod' is unknown, from option .* did you mean 'mode'"):
+    with pytest.raises(SettingError, match=r"setting 'mod' is unknown, from the call .* did you mean 'mode'"):
         build(Files, "io", parse("file:///runs?mod=r"))
 
 
 @pytest.mark.parametrize(
     ("cls", "text", "words"),
     [
-        (Threads, "threads?slot=4", "executor 'threads': setting 'slot' is unknown, from option (it takes: 'slots', '"),
+        (
+            Threads,
+            "threads?slot=4",
+            "executor 'threads': setting 'slot' is unknown, from the call (it takes: 'slots', '",
+        ),
         (Threads, "threads?slot=4", "; did you mean 'slots'?"),
-        (Threads, "threads?slots=many", "executor 'threads': setting 'slots' = 'many', from option, does not convert:"),
+        (
+            Threads,
+            "threads?slots=many",
+            "executor 'threads': setting 'slots' = 'many', from the call, does not convert:",
+        ),
         (Threads, "threads:here", "executor 'threads': setting 'address' is given ('here'), but it takes none"),
         (Redis, "redis", "executor 'redis': setting 'url' is missing; write it as 'name://host/...', or set it in"),
         (Files, "files", "setting 'path' is missing; write it as 'name:path'"),
@@ -380,9 +417,18 @@ def test_what_a_constructor_raises_says_what_was_being_made():
         def __init__(self, *, slots: int):
             raise ValueError("at least one")
 
-    with pytest.raises(ValueError, match="at least one") as caught:
+    with pytest.raises(AdapterNotMadeError) as caught:
         build(Picky, "executor", parse("picky?slots=0"))
-    assert caught.value.__notes__ == ["while making the executor 'picky'"]
+    assert str(caught.value) == "at least one, while making the executor 'picky'"
+    assert repr(caught.value.__cause__) == "ValueError('at least one')"
+
+    class Broken:
+        def __init__(self):
+            raise OSError("no such device")
+
+    with pytest.raises(OSError, match="no such device") as caught:
+        build(Broken, "executor", parse("broken"))
+    assert caught.value.__notes__ == ["while making the executor 'broken'"]
 
 
 # ---------------------------------------------------------------- secrets
@@ -414,3 +460,21 @@ def test_a_secret_that_does_not_convert_stays_hidden(tmp_path):
     )
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_required_setting_that_nobody_set_may_be_left_out():
+    class Required:
+        def __init__(self, *, size: int, mode: str = "fast"): ...
+
+    assert {key: value.value for key, value in settle(Required, "io", missing_ok=True).items()} == {"mode": "fast"}
+
+
+def test_the_adapters_that_the_file_has_tables_for_are_known(tmp_path):
+    file = tmp_path / "pyproject.toml"
+    file.write_text("[tool.dpcore.executors.threads]\nslots = 4\n[tool.dpcore.io_managers.mine]\n")
+    found = {(kind, name.value, name.source) for kind, name in Config(file, environ={}).adapters}
+    assert found == {
+        ("executor", "threads", "pyproject.toml [tool.dpcore] (executors)"),
+        ("io", "mine", "pyproject.toml [tool.dpcore] (io_managers)"),
+    }
+    assert Config(environ={}).adapters == []

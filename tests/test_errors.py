@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
+from threading import Lock
 
 import pytest
 
@@ -11,6 +13,11 @@ from dpcore import errors
 from dpcore.errors import *  # noqa: F403
 
 EXAMPLES = [
+    (
+        errors.ArgumentError("keep", "x", "'all' or 'leaves'"),
+        ValueError,
+        "keep='x' must be 'all' or 'leaves'",
+    ),
     (errors.TaskDefinitionError("t", "timeout", -1, "above 0"), ValueError, "task 't': timeout=-1 must be above 0"),
     (
         errors.DuplicateTaskError("t", "a.py:1", "b.py:2"),
@@ -47,6 +54,11 @@ EXAMPLES = [
         errors.SelectionError("tag:x", "no task has the tag 'x'", ["tag:y"]),
         ValueError,
         "cannot select 'tag:x': no task has the tag 'x' (there are: 'tag:y'); did you mean 'tag:y'?",
+    ),
+    (
+        errors.SelectionError(errors.Shown("every task"), "the registry is empty"),
+        ValueError,
+        "cannot select every task: the registry is empty",
     ),
     (
         errors.CycleError(["a", "b", "a"]),
@@ -132,6 +144,14 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.UnguardedScriptError("/home/me/orders.py"),
+        RuntimeError,
+        (
+            "/home/me/orders.py starts a run when it is only loaded for its tasks, as every worker process does; "
+            'put what starts it under: if __name__ == "__main__":'
+        ),
+    ),
+    (
         errors.NoCurrentJobError(),
         LookupError,
         "current_job() answers only inside a task while it runs; outside of one there is no job",
@@ -185,6 +205,23 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.AdapterNotFoundError("broker", "redis", ["memory"]),
+        LookupError,
+        (
+            "no plugin offers the broker 'redis' (there are: 'memory'); install a plugin that does, or pass the adapter itself"
+        ),
+    ),
+    (
+        errors.AdapterNotMadeError("executor 'threads'", "slots=0 must be at least 1"),
+        ValueError,
+        "slots=0 must be at least 1, while making the executor 'threads'",
+    ),
+    (
+        errors.ProviderError("provider 'Redis'", "name", "Redis", "lower case"),
+        TypeError,
+        "provider 'Redis': name='Redis' must be lower case",
+    ),
+    (
         errors.AdapterImportError("broker", "redis", "dpcore", "No module named 'redis'", "dpcore[redis]"),
         ImportError,
         (
@@ -215,23 +252,101 @@ EXAMPLES = [
 ]
 
 
+WAYS = {
+    "pickled": lambda error: pickle.loads(pickle.dumps(error)),
+    "copied": copy.copy,
+    "copied deeply": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("error", "kind", "words"), EXAMPLES, ids=lambda value: type(value).__name__)
-def test_an_error_has_its_words_its_kind_and_pickles(error, kind, words):
+def test_an_error_has_its_words_and_its_kind_and_is_the_same_when_it_has_travelled(error, kind, words, way):
     assert str(error) == words
     assert isinstance(error, kind)
-    again = pickle.loads(pickle.dumps(error))
+    error = copy.copy(error)
+    error.add_note("in task 't'")
+    again = WAYS[way](error)
     assert type(again) is type(error)
     assert str(again) == words
-    if not isinstance(error, ExceptionGroup):
-        assert repr(again.args) == repr(error.args)
+    assert again.__notes__ == ["in task 't'"]
+    assert _facts(again) == _facts(error)
+
+
+def _facts(error):
+    """What an error carries, as it prints; the faults of a group are not equal to themselves, but print the same."""
+    facts = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    return repr(error.args), repr(facts)
 
 
 def test_every_error_has_an_example():
     classes = {value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__}
-    public = {value for value in classes if not value.__name__.startswith("_")}
-    missing = public - {type(error) for error, _, _ in EXAMPLES} - {errors.DpcoreError, errors.ProviderError}
+    public = {value for value in classes if issubclass(value, BaseException)}
+    missing = public - {type(error) for error, _, _ in EXAMPLES} - {errors.DpcoreError}
     assert not missing
     assert {value.__name__ for value in public} <= set(errors.__all__)
+
+
+class Unprintable:
+    """Neither prints nor pickles."""
+
+    def __init__(self):
+        self.lock = Lock()
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda value: errors.ArgumentError("store", value, "a store"), "store={} must be a store"),
+        (lambda value: errors.TaskDefinitionError("t", "tags", value, "words"), "task 't': tags={} must be words"),
+        (
+            lambda value: errors.ProviderError("provider 'p'", "name", value, "a name"),
+            "provider 'p': name={} must be a name",
+        ),
+        (lambda value: errors.InvalidIdError("run id", value, "it is no str"), "{} cannot be a run id: it is no str"),
+    ],
+)
+def test_a_value_that_neither_prints_nor_pickles_is_told_all_the_same(make, words):
+    for value, shown in [
+        (Unprintable(), "<Unprintable that cannot be printed>"),
+        (test_every_error_has_an_example, repr(test_every_error_has_an_example)),
+    ]:
+        error = make(value)
+        if len(shown) > 80 and isinstance(error, errors.InvalidIdError):
+            shown = f"{shown[:80]}... ({len(shown)} characters)"
+        assert str(error) == words.format(shown)
+        assert repr(error).startswith(f"{type(error).__name__}(")
+        assert str(pickle.loads(pickle.dumps(error))) == words.format(shown)
+
+
+def test_a_long_value_is_cut_and_stays_so_when_it_travels():
+    error = errors.TaskDefinitionError("t", "tags", "x" * 1000, "short")
+    assert str(error) == f"task 't': tags='{'x' * 199}... (1002 characters) must be short"
+    assert str(pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error))))) == str(error)
+
+
+def test_what_was_probably_meant_is_found_among_very_many():
+    known = [f"load_table_{number}" for number in range(20_000)]
+    assert errors.nearest("lod_table_7", known) == "; did you mean 'load_table_7'?"
+    assert errors.nearest("load_table_19999x", known) == "; did you mean 'load_table_19999'?"
+
+
+def test_a_name_of_another_type_or_without_end_has_no_nearest():
+    assert (
+        errors.nearest(3, ["3"]) == errors.nearest(None, ["None"]) == errors.nearest("x" * 10_000, ["x" * 9_999]) == ""
+    )
+    assert errors.nearest("ordrs", [3, None, "orders"]) == "; did you mean 'orders'?"
+
+
+def test_of_very_many_faults_the_first_are_told_and_all_are_there():
+    group = errors.PlanningError("cannot plan", [errors.GivenTaskError(f"t{number}") for number in range(1000)])
+    lines = str(group).splitlines()
+    assert len(lines) == 27
+    assert (lines[0], lines[-1]) == ("cannot plan:", "  - and 975 more")
+    assert len(group.exceptions) == 1000
 
 
 @pytest.mark.parametrize("error", [error for error, _, _ in EXAMPLES], ids=lambda value: type(value).__name__)

@@ -902,7 +902,7 @@ def test_text_becomes_what_the_hint_asks_for(text, hint, value):
         (["x"], list[int], "['x'] is not a list[int]: 'x' is not an int"), (5, list[int], "5 is not a list[int]"),
         ([1, None], Sequence[int], "None is not an int"), (Parent, type[int], "is not a type[int]"),
         (5, typing.Never, "5 is not a Never"), ({"id": "x"}, Order, "is not an Order"),
-        (5, int.__class__, "5 is not a type"), ("x" * 1000, int, "xxx... is not an int"),
+        (5, int.__class__, "5 is not a type"), ("x" * 1000, int, "xxx... (1002 characters) is not an int"),
     ],
 )  # fmt: skip
 def test_what_does_not_convert_is_a_sentence(value, hint, why):

@@ -294,6 +294,18 @@ def test_root_tasks_are_exact_and_each_missing_input_is_named_with_both_cures(sh
     assert "params={'orders': ...}" in text
 
 
+def test_the_cure_for_a_missing_input_names_the_task_where_the_parameter_has_another_name(tasks):
+    @tasks.task
+    def orders() -> int: ...
+
+    @tasks.task(inputs={"rows": "orders"})
+    def total(rows: int) -> int: ...
+
+    (fault,) = faults(tasks, root_tasks=["total"])
+    assert str(fault).endswith("or give it (params={'orders': ...})")
+    assert plan(registry=tasks, root_tasks=["total"], params={"orders": 1}).order == ("total",)
+
+
 def test_upstream_of_every_task_below_a_root_is_included(tasks):
     @tasks.task
     def root() -> int: ...

@@ -20,7 +20,7 @@ from dpcore.errors import (
     SettingError,
 )
 from dpcore.hookspecs import PREFIX, SPECS, hookimpl
-from dpcore.plugins import Plugins, import_target
+from dpcore.plugins import Plugins, blame, import_target
 from dpcore.providers import KINDS, Command, Provider
 
 
@@ -646,6 +646,8 @@ def test_a_start_that_fails_is_raised_and_a_stop_that_fails_is_logged(caplog):
     with pytest.raises(ZeroDivisionError) as caught:
         plugins.live("dpcore_started", "app")
     assert caught.value.__notes__ == ["in dpcore_started of plugin 'Living-2'"]
+    assert blame(caught.value).endswith("in dpcore_started of plugin 'Living-2'")
+    assert blame(ValueError("no hook's")) is None
     assert [entry[1] for entry in log] == ["a", "b"]
     log.clear()
     plugins.live("dpcore_stopping", "app")
@@ -684,3 +686,20 @@ def test_a_question_that_needs_no_discovery_makes_none():
 def test_a_target_may_be_deep():
     assert import_target("dpcore.providers") is sys.modules["dpcore.providers"]
     assert import_target("dpcore.providers:Provider.name") is Provider.name
+
+
+def test_names_that_block_nothing_and_names_that_are_overruled_are_known(tmp_path):
+    file = tmp_path / "dpcore.toml"
+    file.write_text("plugins = ['dp_one', 'kept']\ndisable = ['misspelt']\n")
+    config = Config(file, environ={"DPCORE_DISABLE_PLUGINS": "dp_one"})
+    plugins = alone(LoudPlugin(), config=config, block=["LoudPlugin", "kept", "nobody@DP_None"])
+    assert plugins.misnamed == [("misspelt", "dpcore.toml"), ("nobody@DP_None", "block=")]
+    assert plugins.overruled == [("dp_one", "dpcore.toml", "DPCORE_DISABLE_PLUGINS"), ("kept", "dpcore.toml", "block=")]
+    assert alone(LoudPlugin()).misnamed == alone(LoudPlugin()).overruled == []
+
+
+def test_a_plugin_says_how_long_its_import_took(tmp_path, monkeypatch):
+    (tmp_path / "dp_slow.py").write_text("import threading\nthreading.Event().wait(0.05)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins = alone(load=["dp_slow"])
+    assert [record.seconds >= 0.05 for record in plugins.installed] == [True]

@@ -346,8 +346,14 @@ def test_a_bad_hint_loses_only_itself_with_a_warning_that_names_it(tasks):
     def bad(a: Nowhere, b: int) -> str:  # noqa: F821
         return ""
 
-    with pytest.warns(HintWarning, match="task 'bad': .*Nowhere"):
+    with pytest.warns(HintWarning, match="task 'bad': .*Nowhere") as caught:
         schema = tasks["bad"].schema
+    assert [f"{warning.filename}:{warning.lineno}" for warning in caught] == [tasks["bad"].place]
+    assert str(caught[0].message) == (
+        "task 'bad': the hint 'Nowhere' of parameter 'a' does not resolve: NameError: name 'Nowhere' is not defined; "
+        "it is left unchecked"
+    )
+    assert str(pickle.loads(pickle.dumps(caught[0].message))) == str(caught[0].message)
     assert schema.parameters["b"].hint is int
     assert schema.result is str
 

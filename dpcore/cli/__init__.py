@@ -1,176 +1,27 @@
 """The ``dpcore`` command.
 
-Each command is in a file of its own, which is imported when the command is
-called: ``dpcore --help`` knows it by its record, as it does the commands that
-plugins offer through ``dpcore_commands``.
-
-The exit code is 0 for success, 1 for a run that failed, 2 for what was asked and
-cannot be done, which one message on stderr explains, and 130 for what was
-cancelled by Ctrl-C or SIGTERM.
+The exit code is 0 for success, 1 for a run that failed or something that is wrong
+with what was looked at, 2 for what was asked and cannot be done, which one message
+on stderr explains, and 130 for what was cancelled by Ctrl-C or SIGTERM.
 """
 
-from __future__ import annotations
-
+import os
 import sys
-from collections.abc import Iterator, Mapping
-from io import TextIOWrapper
-from typing import Any, NamedTuple
 
-import click
-
-from dpcore.cli.project import Project, plugin_option
-from dpcore.cli.refusal import Refusal, refusal_of
-from dpcore.errors import DpcoreError, nearest
-from dpcore.plugins import import_target
-from dpcore.providers import Command
-
-__all__ = ("cli", "main")
-
-BUILT_IN: Mapping[str, Command] = {
-    command.name: command
-    for command in (
-        Command("plan", "dpcore.cli.plan:plan", "Show what a run would do, without running anything."),
-        Command("plugins", "dpcore.cli.plugins:plugins", "List plugins and the adapters that they offer."),
-        Command("run", "dpcore.cli.run:run", "Run the tasks of a file or a module."),
-        Command("runs", "dpcore.cli.runs:runs", "List the runs that were recorded, or show one."),
-    )
-}
-
-
-class _Offered(NamedTuple):
-    """A command, and who offers it."""
-
-    command: Command
-    plugin: str
-
-
-class Commands(click.Group):
-    """The built-in commands, and those that plugins offer; each is imported when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, dpcore's own first."""
-        return [*BUILT_IN, *_usable(_offered(ctx))]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command of that name; plugins are looked for only if it is none of dpcore's own."""
-        if cmd_name in BUILT_IN:
-            return _imported(BUILT_IN[cmd_name], "dpcore")
-        named = [one for one in _offered(ctx) if one.command.name == cmd_name]
-        if len(named) > 1:
-            raise Refusal(_several(named))
-        return _imported(*named[0]) if named else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is called; for one that is not there, say which there are."""
-        name = args[0]
-        command = self.get_command(ctx, name)
-        if command is None:
-            known = self.list_commands(ctx)
-            ctx.fail(f"there is no command {name!r} (there are: {', '.join(known)}){nearest(name, known)}")
-        return name, command, args[1:]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from their records; what is wrong with plugins goes to stderr."""
-        try:
-            offered = _offered(ctx)
-        except DpcoreError as error:
-            offered = []
-            click.echo(f"dpcore: the commands of plugins are not listed: {error}", err=True)
-        for problem in _problems(offered):
-            click.echo(f"dpcore: {problem}", err=True)
-        for title, commands in (("Commands", BUILT_IN), ("Commands of plugins", _usable(offered))):
-            if commands:
-                with formatter.section(title):
-                    formatter.write_dl([(name, command.summary) for name, command in commands.items()])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what dpcore raises on purpose becomes a message, and Ctrl-C the exit code 130."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("dpcore: cancelled", err=True)
-            ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            refusal = refusal_of(error)
-            if refusal is None:
-                raise
-            raise refusal from error
-
-
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dpcore", prog_name="dpcore", message="%(prog)s %(version)s")
-@plugin_option(is_eager=True)  # so that a --help after it lists the commands of the plugin
-@click.pass_context
-def cli(ctx: click.Context, plugin: tuple[str, ...]) -> None:
-    """Run data pipelines made of tasks, on adapters that can be swapped.
-
-    \b
-    Example:
-      dpcore run orders.py --tag demo
-    """
+__all__ = ("main",)
 
 
 def main() -> None:
-    """Run the command line, and end the process."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter must not end a run
-            stream.reconfigure(errors="backslashreplace")
-    cli(prog_name="dpcore")
+    """Run the command line, and end the process.
 
-
-# ---------------------------------------------------------------- commands of plugins
-
-
-def _offered(ctx: click.Context) -> list[_Offered]:
-    """Return the commands that plugins offer, found once for each call of ``dpcore``."""
-    key = f"{__name__}.offered"
-    if key not in ctx.meta:
-        plugins = Project.read(ctx.params.get("plugin", ())).plugins
-        ctx.meta[key] = [_Offered(command, plugin) for command, plugin in plugins.commands()]
-    found: list[_Offered] = ctx.meta[key]
-    return found
-
-
-def _usable(offered: list[_Offered]) -> dict[str, Command]:
-    # Of several with one name any will do: they are listed once, and refused when they are called.
-    return {one.command.name: one.command for one in offered if one.command.name not in BUILT_IN}
-
-
-def _problems(offered: list[_Offered]) -> Iterator[str]:
-    for one in offered:
-        if one.command.name in BUILT_IN:
-            yield (
-                f"the command {one.command.name!r} of plugin {one.plugin!r} is left out, because dpcore has one of that "
-                "name; its author must give it another"
-            )
-    for name in _usable(offered):
-        named = [one for one in offered if one.command.name == name]
-        if len(named) > 1:
-            yield _several(named)
-
-
-def _several(named: list[_Offered]) -> str:
-    who = " and by ".join(repr(one.plugin) for one in named)
-    return (
-        f"the command {named[0].command.name!r} is offered by the plugins {who}; "
-        f"block one of them, as with: dpcore -p no:{named[-1].plugin} {named[0].command.name}"
-    )
-
-
-def _imported(command: Command, plugin: str) -> click.Command:
+    Nothing is imported before this is called, so that Ctrl-C meets it from the first
+    moment on.
+    """
     try:
-        found = import_target(command.target)
-    except (Exception, SystemExit) as error:
-        if plugin == "dpcore":
-            raise
-        raise Refusal(
-            f"the command {command.name!r} of plugin {plugin!r} cannot be imported from {command.target}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(found, click.Command):
-        raise Refusal(f"the command {command.name!r} of plugin {plugin!r} is no click command, but {found!r}")
-    return found
+        from dpcore.cli.process import run_process
+
+        code = run_process()
+    except KeyboardInterrupt:  # what handles it better has not been imported yet
+        os.write(2, b"dpcore: cancelled\n")
+        code = 130
+    sys.exit(code)

@@ -59,6 +59,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.reason = ""
         """What has been received; empty while nothing has."""
+        self.before_end: Callable[[], object] | None = None
+        """Called before a second signal ends the process."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cancel: Callable[[str], None] | None = None
         self._turn = threading.Lock()  # between a signal and the beginning of a run
@@ -134,10 +136,7 @@ class Interrupts:
             until = None if patience is None else monotonic() + patience
             received = self._next(until)
             if received is None:
-                patience = None
-                if not self._noted.is_set():
-                    self._insists = True  # a body runs on the event loop itself, and does not let it take note
-                    self._nudge(number)
+                patience = self._insist(number)
             elif received == _STOP:
                 return
             elif received in self._before:
@@ -155,15 +154,27 @@ class Interrupts:
     def _take_in(self, number: int) -> float | None:
         """Act on a signal; return for how long the event loop may take to do so, if it has to."""
         if self.reason or self._is_over:
+            if self.before_end is not None:
+                self.before_end()
             end_process(f"ended at once; {'the run is recorded' if self._is_over else 'what was not recorded is lost'}")
         with self._turn:
             self.reason, loop = _SIGNALS[signal.Signals(number)], self._loop
         if loop is None:
             self._nudge(number)
-            return None
+            return _PATIENCE
         with suppress(RuntimeError):  # it has just been closed
             loop.call_soon_threadsafe(self._note, context=self._context)
         return _PATIENCE
+
+    def _insist(self, number: int) -> float | None:
+        """Nudge the main thread again, which has done nothing; return for how long to wait then, if at all."""
+        if self._loop is None and not (self._has_raised or self._is_over):
+            self._nudge(number)  # the last one met it just before it began to wait, and was slept through
+            return _PATIENCE
+        if not self._noted.is_set() and self._loop is not None:
+            self._insists = True  # a body runs on the event loop itself, and does not let it take note
+            self._nudge(number)
+        return None
 
     def _nudge(self, number: int) -> None:
         """Have the main thread call its handler, whatever it waits for."""

@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from dpcore.app import App
-from dpcore.cli.project import Project, plugin_option
-from dpcore.cli.report import left_out, reserved_stdout
+from dpcore.cli.options import plugin_option
+from dpcore.cli.output import reserved_stdout, tell
+from dpcore.cli.project import Project
+from dpcore.cli.report import left_out
 from dpcore.cli.selection import Selection, selection_options
 from dpcore.cli.source import load
 from dpcore.cli.text import counted
@@ -50,7 +52,7 @@ def plan(target: str, plugin: tuple[str, ...], form: str, check: bool, **given: 
         selection = Selection.of(**given)
         app = App(load(target).registry, plugins=project.plugins, config=project.config)
         found = app.plan(*selection.selection, **selection.arguments)
-        click.echo(f"ok: {counted(len(found), 'task')}" if check else _shown(found, form, selection.params), file=out)
+        tell(f"ok: {counted(len(found), 'task')}" if check else _shown(found, form, selection.params), out)
 
 
 def _shown(plan: Plan, form: str, given: Mapping[str, Any]) -> str:

@@ -7,34 +7,17 @@ defaults of the command line, which keep runs and results under ``.dpcore/``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import click
-
+from dpcore.cli.options import DEFAULTS
 from dpcore.cli.refusal import Refusal
 from dpcore.config import AdapterString, Config, Level, Value
 from dpcore.errors import DpcoreError
 from dpcore.plugins import Plugins
 
-__all__ = ("DEFAULTS", "Project", "adapter_options", "plugin_option")
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULTS: Mapping[str, str] = {
-    "executor": "threads",
-    "io": "filesystem:.dpcore/runs",
-    "broker": "memory",
-    "store": "sqlite:.dpcore/runs.db",
-}
-
-_HELP = {
-    "executor": "Where tasks run.",
-    "io": "Where results are kept.",
-    "broker": "What carries events.",
-    "store": "Where runs are recorded.",
-}
+__all__ = ("Project",)
 
 
 class Project(NamedTuple):
@@ -59,7 +42,7 @@ class Project(NamedTuple):
 
     def choose(self, kind: str, option: str | None) -> Value:
         """Return the adapter of *kind* that is wanted, and who said so."""
-        return self.config.choice(kind, option, DEFAULTS[kind])
+        return self.config.choice(kind, option, DEFAULTS[kind], said="option")
 
     def check(self, choices: Mapping[str, Value]) -> None:
         """Raise what is wrong with the adapters that were chosen, before anything is begun with them.
@@ -84,33 +67,3 @@ class Project(NamedTuple):
             where = None if choice.level is Level.CALL else choice.source
             spec = AdapterString.parse(choice.value, where)
             self.plugins.offer("broker", spec.name, spec.distribution)
-
-
-def adapter_options(*kinds: str) -> Callable[[F], F]:
-    """Add the options that choose the adapters of *kinds*."""
-
-    def decorate(function: F) -> F:
-        for kind in reversed(kinds):
-            option = click.option(f"--{kind}", metavar="ADAPTER", help=f"{_HELP[kind]}  [default: {DEFAULTS[kind]}]")
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def plugin_option(*, is_eager: bool = False) -> Callable[[F], F]:
-    """Add ``-p NAME``; what is given before the command is there too, before what is given after it."""
-    return click.option(
-        "-p",
-        "plugin",
-        metavar="NAME",
-        multiple=True,
-        is_eager=is_eager,
-        callback=_with_those_before,
-        help="Load a plugin: an installed one, or a module; no:NAME blocks one.",
-    )
-
-
-def _with_those_before(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    before: tuple[str, ...] = ctx.parent.params.get("plugin", ()) if ctx.parent is not None else ()
-    return (*before, *names)

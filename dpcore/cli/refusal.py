@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
+from os.path import dirname
 from typing import IO, Any
 
 import click
 
 import dpcore
-from dpcore.errors import DpcoreError
 
-__all__ = ("Refusal", "refusal_of", "users_traceback")
+__all__ = ("Refusal", "described", "refusal_of", "users_traceback")
 
-_INTERNAL = ("<frozen importlib", f"{Path(dpcore.__file__).parent}{os.sep}")
+_INTERNAL = ("<frozen importlib", f"{dirname(dpcore.__file__)}{os.sep}")
 
 
 class Refusal(click.ClickException):
@@ -31,16 +29,19 @@ class Refusal(click.ClickException):
 def refusal_of(error: BaseException) -> Refusal | None:
     """Return the refusal that *error* stands for; None if somebody has to look at its traceback.
 
-    A task group wraps what is raised in it, so every error of a group must be one that
-    dpcore raises on purpose.
+    It stands for one if dpcore raised it on purpose, or a plugin in a hook.  A task group
+    wraps what is raised in it, so that must be so of every error of a group.
     """
-    errors = [*_leaves(error)]
-    if all(isinstance(one, DpcoreError) for one in errors):
-        return Refusal("\n".join(dict.fromkeys(map(_sentence, errors))))
-    return None
+    if isinstance(error, Refusal):
+        return error
+    sentences = [_sentence(one) for one in _leaves(error)]
+    told = [sentence for sentence in sentences if sentence is not None]
+    return Refusal("\n".join(dict.fromkeys(told))) if len(told) == len(sentences) else None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
+    from dpcore.errors import DpcoreError
+
     if isinstance(error, BaseExceptionGroup) and not isinstance(error, DpcoreError):
         for one in error.exceptions:
             yield from _leaves(one)
@@ -48,8 +49,19 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _sentence(error: BaseException) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+def _sentence(error: BaseException) -> str | None:
+    from dpcore.errors import DpcoreError
+    from dpcore.plugins import blame
+
+    if isinstance(error, DpcoreError):
+        return "\n".join([str(error), *getattr(error, "__notes__", ())])
+    return blame(error)
+
+
+def described(error: BaseException) -> str:
+    """Say what *error* is: its sentence if it is dpcore's own, else its traceback with the frames of others only."""
+    refusal = refusal_of(error)
+    return users_traceback(error) if refusal is None else refusal.message
 
 
 def users_traceback(error: BaseException) -> str:
@@ -57,8 +69,10 @@ def users_traceback(error: BaseException) -> str:
 
     What dpcore itself raised is said in its sentence and the user's line.
     """
+    import traceback
+
     told = traceback.TracebackException.from_exception(error)
-    waiting: list[traceback.TracebackException | None] = [told]
+    waiting: list[Any] = [told]
     while waiting:
         one = waiting.pop()
         if one is not None:
@@ -68,5 +82,5 @@ def users_traceback(error: BaseException) -> str:
     return "".join(told.format()).rstrip()
 
 
-def _imports(frame: traceback.FrameSummary) -> bool:
-    return frame.name == "import_module" and frame.filename.endswith("importlib/__init__.py")
+def _imports(frame: Any) -> bool:
+    return bool(frame.name == "import_module") and frame.filename.endswith("importlib/__init__.py")

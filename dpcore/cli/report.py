@@ -1,20 +1,19 @@
 """What a person sees of a run: a line for each task as it ends, and how it all went.
 
-It is a plugin like any other, which observes the run, and it prints plain lines, so
-that they look the same in a terminal and in a file.
+It is a plugin like any other, which observes the run, and prints plain lines.  In a
+terminal there is :mod:`dpcore.cli.live`.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import click
 
 from dpcore.app import Result
+from dpcore.cli.output import lose
 from dpcore.cli.text import counted, seconds
 from dpcore.errors import listed
 from dpcore.jobs import Outcome, State
@@ -22,29 +21,47 @@ from dpcore.plans import Plan
 from dpcore.runs import Run
 from dpcore.tasks import Task
 
-__all__ = ("Report", "error_of", "reserved_stdout", "result_as_data")
+__all__ = ("Report", "error_of", "left_out", "result_as_data", "word")
 
 _FAILED = (State.FAILED, State.TIMED_OUT)
 _WIDEST = 40
-_MOST = 20  # skipped tasks that are listed one by one
+_MOST = 20  # failed or skipped tasks that are told one by one
 
 
 class Report:
     """Prints a run to *out* as it goes; *shown* names where its tasks come from.
 
-    A reader who has gone away, as with ``| head``, does not disturb the run.
+    A reader who has gone away, as with ``| head``, does not disturb the run.  With
+    *quiet* :meth:`end` says only what went wrong.
     """
 
-    def __init__(self, out: TextIO, shown: str) -> None:
-        self.out, self.shown = out, shown
+    def __init__(self, out: TextIO, shown: str, *, quiet: bool = False) -> None:
+        self.out, self.shown, self.quiet = out, shown, quiet
         self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what the report holds; a plain one holds nothing."""
+
+    def styled(self, state: State, text: str) -> str:  # noqa: ARG002  (others have a colour for it)
+        """Return *text* as it is shown; a plain report has no colours."""
+        return text
 
     def say(self, line: str = "") -> None:
         """Print a line, and have it seen at once."""
         try:
             print(line, file=self.out, flush=True)
-        except BrokenPipeError:
-            self.out = _nowhere(self.out)
+        except OSError as error:
+            lose(self.out)
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"dpcore: no more is shown of the run, which goes on: {error.strerror}", err=True)
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Say which run begins."""
@@ -58,7 +75,7 @@ class Report:
         """Say how an attempt ended; what never began is told at the end."""
         if outcome is None or new is State.SKIPPED or (new is State.CANCELLED and not outcome.attempt):
             return
-        line = f"{_word(new):9}  {task.name:{self._width}}  {seconds(outcome.duration)}"
+        line = f"{self.styled(new, f'{word(new):9}')}  {task.name:{self._width}}  {seconds(outcome.duration)}"
         if new is State.RETRYING:
             line += f"  (attempt {attempt} of {task.max_retries + 1} failed: {error_of(outcome)})"
         elif outcome.attempt > 1:
@@ -67,14 +84,17 @@ class Report:
 
     def end(self, result: Result) -> None:
         """Say what failed, what did not run because of that, and how it all went."""
+        failed = [name for name, outcome in result.outcomes.items() if outcome.state in _FAILED]
         for name, outcome in result.outcomes.items():
-            if outcome.state in _FAILED:
+            if outcome.state in _FAILED and name in failed[:_MOST]:
                 fail_safe = " (fail-safe)" if result.plan.tasks[name].fail_safe else ""
-                self.say(f"\n{name} {_word(outcome.state)}{fail_safe}:")
+                self.say(f"\n{name} {word(outcome.state)}{fail_safe}:")
                 self.say(_indented(outcome.traceback.rstrip() or error_of(outcome) or outcome.reason))
             for index, error in outcome.failed_items:
                 self.say(f"\n{name}, item {index} failed and was left out:")
                 self.say(_indented(f"{type(error).__name__}: {error}"))
+        if len(failed) > _MOST:
+            self.say(f"\nand {counted(len(failed) - _MOST, 'more task')} failed")
         skipped = [(name, one.reason) for name, one in result.outcomes.items() if one.state is State.SKIPPED]
         if skipped:
             self.say()
@@ -82,19 +102,19 @@ class Report:
             self.say(f"skipped  {name}, because {reason}")
         if len(skipped) > _MOST:
             self.say(f"skipped  {counted(len(skipped) - _MOST, 'more task')}")
-        self.say(_last_line(result))
+        if not (self.quiet and result.state is State.SUCCEEDED):
+            self.say(self._last_line(result))
 
-
-def _last_line(result: Result) -> str:
-    counts = Counter(outcome.state for outcome in result.outcomes.values())
-    total = counted(len(result.outcomes), "task")
-    if counts[State.SUCCEEDED] == len(result.outcomes):
-        how = total
-    else:
-        rest = [f"{number:,} {_word(state)}" for state, number in counts.items() if state is not State.SUCCEEDED]
-        how = ", ".join([f"{counts[State.SUCCEEDED]:,} of {total} succeeded", *rest])
-    why = f" ({result.reason})" if result.reason else ""
-    return f"{result.state}{why}: {how} in {seconds(result.duration)}, run {result.run_id}"
+    def _last_line(self, result: Result) -> str:
+        counts = Counter(outcome.state for outcome in result.outcomes.values())
+        total = counted(len(result.outcomes), "task")
+        if counts[State.SUCCEEDED] == len(result.outcomes):
+            how = total
+        else:
+            rest = [f"{number:,} {word(state)}" for state, number in counts.items() if state is not State.SUCCEEDED]
+            how = ", ".join([f"{counts[State.SUCCEEDED]:,} of {total} succeeded", *rest])
+        why = f" ({result.reason})" if result.reason else ""
+        return f"{self.styled(result.state, str(result.state))}{why}: {how} in {seconds(result.duration)}, run {result.run_id}"
 
 
 def left_out(plan: Plan) -> list[str]:
@@ -141,47 +161,10 @@ def result_as_data(result: Result) -> dict[str, Any]:
     }
 
 
-def _word(state: State) -> str:
+def word(state: State) -> str:
+    """Write a state as people do."""
     return state.replace("_", " ")
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-
-
-# ---------------------------------------------------------------- stdout
-
-
-@contextmanager
-def reserved_stdout() -> Iterator[TextIO]:
-    """Keep stdout for what is written to the value of this ``with`` block.
-
-    Whatever else prints, the user's file, a task, a program that a task calls, prints
-    to stderr.
-    """
-    stdout = sys.stdout
-    if stdout is None:  # it was closed by whoever started this
-        with Path(os.devnull).open("w") as nowhere:
-            yield nowhere
-        return
-    stdout.flush()
-    with redirect_stdout(sys.stderr):
-        if sys.__stdout__ is None or stdout is not sys.__stdout__:  # a caller has put something else in its place
-            yield stdout
-            return
-        copy = os.dup(1)
-        os.dup2(2, 1)
-        try:
-            with open(copy, "w", encoding=sys.__stdout__.encoding, errors=sys.__stdout__.errors, closefd=False) as out:
-                yield out
-        finally:
-            os.dup2(copy, 1)
-            os.close(copy)
-
-
-def _nowhere(stream: TextIO) -> TextIO:
-    """Have what *stream* still holds, and all that comes, go nowhere: nobody reads it any more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-    return stream

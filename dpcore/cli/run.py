@@ -14,9 +14,14 @@ import click
 
 from dpcore.app import App, Result
 from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
-from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
-from dpcore.cli.report import Report, reserved_stdout, result_as_data
+from dpcore.cli.log import told_log
+from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
+from dpcore.cli.output import reserved_stdout, tell
+from dpcore.cli.project import Project
+from dpcore.cli.refusal import Refusal, described
+from dpcore.cli.report import Report, result_as_data
 from dpcore.cli.runs import selected
+from dpcore.cli.screen import is_screen
 from dpcore.cli.selection import Selection, selection_options
 from dpcore.cli.source import load
 from dpcore.errors import RunNotFoundError
@@ -35,11 +40,17 @@ _CODES = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: CANCELLED}
 @click.option(
     "--keep", type=click.Choice(["all", "leaves"]), default="all", help="Keep all results, or those nobody reads."
 )
+@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option("-v", "--verbose", count=True, help="Tell what is logged: -v from the level info on, -vv everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr.")
 @plugin_option()
 @click.pass_context
-def run(ctx: click.Context, /, target: str, plugin: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def run(
+    ctx: click.Context, /, target: str, plugin: tuple[str, ...], as_json: bool, quiet: bool, verbose: int, **given: Any
+) -> None:
     """Run the tasks of a file or a module.
+
+    In a terminal it shows what runs now, and elsewhere a line for each task that has ended.
 
     Without a SELECTION every task is run.  A selection is a task's name, +name (what it
     waits for too), name+ (what waits for it too), or tag:word.
@@ -52,21 +63,31 @@ def run(ctx: click.Context, /, target: str, plugin: tuple[str, ...], as_json: bo
     """
     adapters = {kind: given.pop(kind) for kind in DEFAULTS}
     options = {name: given.pop(name) for name in ("fail_fast", "keep")}
-    with Interrupts() as interrupts, _output(as_json) as out:
+    with Interrupts() as interrupts, told_log(verbose), _output(as_json) as out:
         project = Project.read(plugin)
         choices: dict[str, Any] = {kind: project.choose(kind, option) for kind, option in adapters.items()}
         project.check(choices)
         source = load(target)
         app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
-        report = Report(sys.stderr if as_json else out, source.shown)
-        project.plugins.register(report, "report")
-        result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
+        with _report(sys.stderr if as_json else out, source.shown, quiet) as report:
+            interrupts.before_end = report.close
+            if not quiet:
+                project.plugins.register(report, "report")
+            result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
         report.end(result)
         if as_json:
-            click.echo(json.dumps(result_as_data(result), indent=2), file=out)
+            tell(json.dumps(result_as_data(result), indent=2), out)
         still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
         await_threads(still_running, cancelled=bool(interrupts.reason))
     ctx.exit(_CODES[result.state])
+
+
+def _report(out: TextIO, shown: str, quiet: bool) -> Report:
+    if quiet or not is_screen(out):
+        return Report(out, shown, quiet=quiet)
+    from dpcore.cli.live import LiveReport
+
+    return LiveReport(out, shown)
 
 
 @contextmanager
@@ -85,7 +106,15 @@ async def _driven(app: App, interrupts: Interrupts, selection: Selection, option
             arguments = selection.arguments
             if selection.from_run is not None:
                 arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
-            return await app.run(*selection.selection, **arguments, **options, check=False)
+            try:
+                return await app.run(*selection.selection, **arguments, **options, check=False)
+            except Exception as error:
+                if not cancelling.run_id:
+                    raise
+                raise Refusal(
+                    f"run {cancelling.run_id} was broken off, and is recorded only as far as it had come: "
+                    f"{described(error)}"
+                ) from error
 
 
 class _Cancelling:
@@ -93,18 +122,18 @@ class _Cancelling:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._run_id = self._reason = ""
+        self.run_id = self._reason = ""
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Learn the id of the run."""
         if new is State.RUNNING:
-            self._run_id = run.run_id
+            self.run_id = run.run_id
             if self._reason:  # not now, in the middle of its first step
                 asyncio.get_running_loop().call_soon(self.cancel, self._reason)
 
     def cancel(self, reason: str) -> None:
         """Cancel the run."""
         self._reason = reason
-        if self._run_id:
+        if self.run_id:
             with suppress(RunNotFoundError):  # it has just ended
-                self._app.cancel(self._run_id, reason)
+                self._app.cancel(self.run_id, reason)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,16 +13,23 @@ import anyio
 import click
 import msgspec
 
-from dpcore.cli.project import DEFAULTS, Project, adapter_options, plugin_option
+from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
+from dpcore.cli.output import tell
+from dpcore.cli.project import Project
 from dpcore.cli.refusal import Refusal
-from dpcore.cli.text import counted, local_time, seconds, table
+from dpcore.cli.text import local_time, seconds, table
+from dpcore.clock import SystemClock
 from dpcore.config import Level
 from dpcore.errors import InvalidIdError, RunNotFoundError, listed
-from dpcore.ports.runstore import RunHistory, RunRecord, RunStore, TaskChange
+from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
+from dpcore.timelines import timeline
 
 __all__ = ("runs", "selected")
 
 T = TypeVar("T")
+
+_MOST = 50  # tasks that are drawn, unless all are asked for
+_WIDTH = 100  # columns where there is no terminal
 
 
 @click.group(invoke_without_command=True)
@@ -40,25 +49,31 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
     if ctx.invoked_subcommand is None:
         histories = _asked(store, plugin, lambda store: _latest(store, limit)) or []
         if as_json:
-            click.echo(json.dumps([_as_data(history) for history in histories], indent=2))
+            tell(json.dumps([_as_data(history) for history in histories], indent=2))
         elif histories:
-            click.echo("\n".join(table([_HEAD, *map(_row, histories)])))
+            tell("\n".join(table([_HEAD, *map(_row, histories)])))
         else:
-            click.echo("no runs were recorded here yet")
+            tell("no runs were recorded here yet")
 
 
 @runs.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="[RUN]", default="latest")
+@click.option("--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @adapter_options("store")
 @plugin_option()
 @click.pass_context
-def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plugin: tuple[str, ...]) -> None:
-    """Show what is recorded of one run: its id, the beginning of it, or "latest".
+def show(
+    ctx: click.Context, run_id: str, every: bool, as_json: bool, store: str | None, plugin: tuple[str, ...]
+) -> None:
+    """Show what is recorded of a run: of the latest one, or of that whose id is RUN or begins so.
+
+    Each task is a row with a bar for each attempt: full if it succeeded, half if it did not,
+    light while it runs.
 
     \b
     Examples:
-      dpcore runs show latest
+      dpcore runs show
       dpcore runs show 20261122-0300 --json
     """
     store = store or (ctx.parent.params["store"] if ctx.parent is not None else None)
@@ -66,9 +81,9 @@ def show(ctx: click.Context, run_id: str, as_json: bool, store: str | None, plug
     if history is None:
         raise Refusal(f"there is no run {run_id!r}: no runs were recorded here yet")
     if as_json:
-        click.echo(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
+        tell(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
     else:
-        click.echo("\n".join([*_described(history), "", *_tasks_shown(history)]))
+        tell("\n".join([*_described(history), "", *_drawn(history, every)]))
 
 
 async def selected(store: RunStore, name: str) -> RunHistory:
@@ -120,7 +135,7 @@ _HEAD = ("state", "tasks", "began", "duration", "run")
 
 def _row(history: RunHistory) -> tuple[str, ...]:
     record = history.record
-    took = seconds(record.ended - record.began) if record.ended is not None else "-"
+    took = seconds(record.ended - record.began) if record.ended is not None else f"last heard of {_silent(history)} ago"
     done = f"{_done(history):,}/{record.tasks:,}"
     return (str(record.state), done, local_time(record.began), took, record.run_id)
 
@@ -139,7 +154,7 @@ def _described(history: RunHistory) -> list[str]:
         ("state", f"{record.state} ({record.reason})" if record.reason else str(record.state)),
         ("tasks", f"{_done(history):,} of {record.tasks:,} succeeded"),
         ("began", local_time(record.began)),
-        ("duration", "-" if record.ended is None else seconds(record.ended - record.began)),
+        *_ending(history),
         ("source", record.source),
         ("selected", _selection(record)),
         ("params", _pairs(record.params)),
@@ -148,6 +163,23 @@ def _described(history: RunHistory) -> list[str]:
         *record.settings.items(),
     ]
     return table([(name, value) for name, value in rows if value])
+
+
+def _ending(history: RunHistory) -> list[tuple[str, str]]:
+    record = history.record
+    if record.ended is not None:
+        return [("duration", seconds(record.ended - record.began))]
+    ago = f"{local_time(_heard(history))}, {_silent(history)} ago; nothing more will come if its program was killed"
+    return [("heard of", ago)]
+
+
+def _heard(history: RunHistory) -> float:
+    """Return when something was last recorded of a run."""
+    return max([history.record.began, *(change.at for change in history.changes)])
+
+
+def _silent(history: RunHistory) -> str:
+    return seconds(max(0.0, SystemClock().now().timestamp() - _heard(history)))
 
 
 def _selection(record: RunRecord) -> str:
@@ -159,17 +191,19 @@ def _pairs(values: dict[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _tasks_shown(history: RunHistory) -> list[str]:
-    rows = [("state", "attempts", "duration", "task", "error"), *map(_task_row, history.tasks.values())]
-    unbegun = history.record.tasks - len(history.tasks)
-    rest = [f"and {counted(unbegun, 'task')} that had not begun"] if unbegun > 0 else []
-    return [*table(rows), *rest]
+def _drawn(history: RunHistory, every: bool) -> list[str]:
+    # Of a run that has not ended the bars reach to what was last recorded: nobody knows whether it still runs.
+    found = timeline(history)
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns
+    return found.lines(width, limit=len(found.rows) if every else _MOST, ascii=not _has_bars(sys.stdout.encoding))
 
 
-def _task_row(change: TaskChange) -> tuple[str, ...]:
-    error = (change.error or change.reason).strip().splitlines() or [""]
-    took = seconds(change.duration) if change.duration else "-"
-    return (change.state.replace("_", " "), str(change.attempt), took, change.task, error[0])
+def _has_bars(encoding: str | None) -> bool:
+    try:
+        "\u2588\u2592\u2591\u2026".encode(encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 # ---------------------------------------------------------------- as JSON
@@ -179,7 +213,8 @@ def _as_data(history: RunHistory) -> dict[str, Any]:
     record = history.record
     fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "carried"}
     data: dict[str, Any] = msgspec.to_builtins(fields)
-    return {**data, "done": _done(history)}
+    heard = None if history.record.ended is not None else _heard(history)
+    return {**data, "done": _done(history), "last_heard_of": heard}
 
 
 def _tasks_as_data(history: RunHistory) -> dict[str, Any]:

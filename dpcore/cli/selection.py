@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from dpcore.cli.completion import complete_selection, complete_tag, complete_target
 from dpcore.hints import MISSING
 
 __all__ = ("Selection", "selection_options")
@@ -14,11 +15,31 @@ __all__ = ("Selection", "selection_options")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("target", metavar="FILE_OR_MODULE"),
-    click.argument("selection", nargs=-1, metavar="[SELECTION]..."),
-    click.option("--tag", "tags", metavar="TAG", multiple=True, help="Select the tasks with this tag."),
-    click.option("--exclude", metavar="SELECTION", multiple=True, help="Leave these tasks out."),
-    click.option("--root-task", "root_tasks", metavar="TASK", multiple=True, help="Begin at exactly this task."),
+    click.argument("target", metavar="FILE_OR_MODULE", shell_complete=complete_target),
+    click.argument("selection", nargs=-1, metavar="[SELECTION]...", shell_complete=complete_selection),
+    click.option(
+        "--tag",
+        "tags",
+        metavar="TAG",
+        multiple=True,
+        shell_complete=complete_tag,
+        help="Select the tasks with this tag.",
+    ),
+    click.option(
+        "--exclude",
+        metavar="SELECTION",
+        multiple=True,
+        shell_complete=complete_selection,
+        help="Leave these tasks out.",
+    ),
+    click.option(
+        "--root-task",
+        "root_tasks",
+        metavar="TASK",
+        multiple=True,
+        shell_complete=complete_selection,
+        help="Begin at exactly this task.",
+    ),
     click.option("--include-upstream", is_flag=True, help="Run what the root tasks wait for, too."),
     click.option("--from-run", metavar="RUN", help="Take from an earlier run what the selection does not make."),
     click.option("--strict", is_flag=True, help="Refuse data between tasks that have no type hints."),

@@ -71,7 +71,7 @@ def _is_file(place: str) -> bool:
 def _checked_file(place: str) -> Path:
     file = Path(place).expanduser().absolute()
     if file.is_dir():
-        raise Refusal(f"{place} is a folder; name a file in it ({_files_in(file)}), or a module")
+        raise Refusal(f"{place!r} is a folder; name a file in it ({_files_in(file)}), or a module")
     if not file.is_file():
         near = nearest(file.name, _names_in(file.parent)) or f" (Python files there: {_files_in(file.parent)})"
         raise Refusal(f"there is no file {place!r}{near}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from dpcore.timelines import seconds
+
 __all__ = ("counted", "local_time", "seconds", "table")
 
 
@@ -15,22 +17,6 @@ def counted(number: int, word: str) -> str:
     ('1 task', '1,200 tasks')
     """
     return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def seconds(duration: float) -> str:
-    """Write a duration in seconds so that it is read at a glance.
-
-    >>> seconds(0.0042), seconds(1.239), seconds(125), seconds(7260)
-    ('0.004 s', '1.24 s', '2 min 5 s', '2 h 1 min')
-    """
-    if duration < 0.1:
-        return f"{duration:.3f} s"
-    if duration < 60:
-        return f"{duration:.2f} s"
-    whole = round(duration)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def local_time(timestamp: float) -> str:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from dpcore.errors import printed
 from dpcore.hints.apart import MISSING, STANDARD, fields_of, is_typed_dict, members_of, parts_of, shown, value_shown
 from dpcore.hints.fitting import fits
 from dpcore.hints.streams import STREAMS
@@ -65,9 +66,7 @@ def _refusal(value: Any, hint: Any, why: str = "") -> ValueError:
         wanted = shown(hint)
         article = "an " if wanted[0] in "aeioAEIO" else "a "
         wanted = wanted if wanted.startswith(("None", "Literal")) else article + wanted
-    text = repr(value)
-    text = text if len(text) <= 100 else f"{text[:80]}..."
-    return ValueError(f"{text} is not {wanted}{': ' if why else ''}{why}")
+    return ValueError(f"{printed(value, 80)} is not {wanted}{': ' if why else ''}{why}")
 
 
 def _holds(value: Any, hint: Any) -> bool:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, final
 
-from dpcore.errors import DamagedResultError, ResultNotFoundError, ResultNotStoredError
+from dpcore.errors import ArgumentError, DamagedResultError, ResultNotFoundError, ResultNotStoredError
 from dpcore.jobs import Ref, check_id
 from dpcore.ports.adapter import Adapter
 
@@ -152,6 +152,8 @@ def _checked(ref: Ref) -> Ref:
             return ref
     except TypeError:  # an id that does not even hash
         pass
+    except AttributeError:
+        raise ArgumentError("ref", ref, "a Ref: Ref(run_id, task, result_id)") from None
     ref.check()
     if len(_sound) >= _MOST_SOUND:
         _sound.clear()

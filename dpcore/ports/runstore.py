@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import msgspec
 
 from dpcore.clock import Clock, SystemClock
-from dpcore.errors import LeaseLostError, RunNotFoundError
+from dpcore.errors import LeaseLostError, RunNotFoundError, StoreError
 from dpcore.jobs import State, check_id
 from dpcore.ports.adapter import Adapter
 
 __all__ = ("EXISTING", "Document", "Fence", "Lease", "RunHistory", "RunRecord", "RunStore", "TaskChange")
 
+
+T = TypeVar("T")
 
 EXISTING = -1
 """As the version that a commit expects: any, of a document that exists."""
@@ -115,7 +117,8 @@ class RunStore(Adapter):
     - ``shared``: other processes that open it by the same settings see the same.
 
     A store is an async context manager.  It is used between entering and leaving it;
-    before and after, an adapter raises :class:`~dpcore.errors.StoreError`.  Leaving it
+    before and after, an adapter raises :class:`~dpcore.errors.StoreError`, and an
+    :class:`OSError` of the system may pass: it is said as one.  Leaving it
     twice does nothing, and it may be entered again.
     """
 
@@ -170,7 +173,7 @@ class RunStore(Adapter):
     async def begin(self, record: RunRecord) -> bool:
         """Record a new run; False, and nothing happens, if there is one of that id."""
         check_id(record.run_id, "run id")
-        return await self.commit(f"run/{record.run_id}", value=_encode(record), expected=0) is not None
+        return await _asked(self, self.commit(f"run/{record.run_id}", value=_encode(record), expected=0)) is not None
 
     @final
     async def append(
@@ -182,12 +185,15 @@ class RunStore(Adapter):
         and :class:`~dpcore.errors.RunNotFoundError` if there is no such run; nothing is
         written then.
         """
-        done = await self.commit(
-            f"run/{check_id(run_id, 'run id')}",
-            value=_encode(record) if record is not None else None,
-            expected=EXISTING,
-            entries=[_encode(change) for change in changes],
-            fence=lease.fence if lease is not None else None,
+        done = await _asked(
+            self,
+            self.commit(
+                f"run/{check_id(run_id, 'run id')}",
+                value=_encode(record) if record is not None else None,
+                expected=EXISTING,
+                entries=[_encode(change) for change in changes],
+                fence=lease.fence if lease is not None else None,
+            ),
         )
         if done is None:
             if lease is not None and not await lease.held():
@@ -197,7 +203,7 @@ class RunStore(Adapter):
     @final
     async def get(self, run_id: str) -> RunHistory:
         """Return all that is known of a run; :class:`~dpcore.errors.RunNotFoundError` if nothing is."""
-        found = await self.fetch(f"run/{check_id(run_id, 'run id')}", entries=True)
+        found = await _asked(self, self.fetch(f"run/{check_id(run_id, 'run id')}", entries=True))
         if found is None:
             raise RunNotFoundError(run_id, str(self), await self._latest())
         return RunHistory(_RECORD.decode(found.value), [_CHANGE.decode(entry) for entry in found.entries])
@@ -205,12 +211,12 @@ class RunStore(Adapter):
     @final
     async def list(self, limit: int | None = None) -> list[RunRecord]:
         """Return the records of the runs, the last begun first."""
-        return [_RECORD.decode(document.value) for _, document in await self.scan("run/", limit)]
+        return [_RECORD.decode(document.value) for _, document in await _asked(self, self.scan("run/", limit))]
 
     @final
     async def remove(self, run_id: str) -> bool:
         """Forget a run; tell whether there was one.  Its results are the I/O manager's."""
-        return await self.drop(f"run/{check_id(run_id, 'run id')}")
+        return await _asked(self, self.drop(f"run/{check_id(run_id, 'run id')}"))
 
     async def _latest(self) -> list[str]:  # type: ignore[valid-type]  # `list` is also the method above
         return [record.run_id for record in await self.list(5)]
@@ -220,13 +226,13 @@ class RunStore(Adapter):
     @final
     async def read(self, key: str) -> tuple[Any, int]:
         """Return the small document under *key* and its version; ``(None, 0)`` if there is none."""
-        found = await self.fetch(f"document/{key}")
+        found = await _asked(self, self.fetch(f"document/{key}"))
         return (None, 0) if found is None else (msgspec.json.decode(found.value), found.version)
 
     @final
     async def write(self, key: str, value: Any, *, expected: int | None = None) -> int | None:
         """Write a small document of JSON's types; return its version, None if its version is not the *expected* one."""
-        return await self.commit(f"document/{key}", value=_encode(value), expected=expected)
+        return await _asked(self, self.commit(f"document/{key}", value=_encode(value), expected=expected))
 
     @final
     async def lease(self, key: str, ttl: float) -> Lease | None:
@@ -235,18 +241,28 @@ class RunStore(Adapter):
         Its ``token`` grows with every holder; :meth:`append` with an old one is refused.
         """
         name = f"lease/{key}"
-        found = await self.fetch(name)
+        found = await _asked(self, self.fetch(name))
         now = self.clock.now().timestamp()
         version = found.version if found is not None else 0
         if found is not None and now < max(_UNTIL.decode(found.value), await self._renewed(key, version)):
             return None
-        token = await self.commit(name, value=_encode(now + ttl), expected=version)
+        token = await _asked(self, self.commit(name, value=_encode(now + ttl), expected=version))
         return None if token is None else Lease(self, key, token)
 
     async def _renewed(self, key: str, token: int) -> float:
-        found = await self.fetch(f"lease-until/{key}")
+        found = await _asked(self, self.fetch(f"lease-until/{key}"))
         until, of = _RENEWAL.decode(found.value) if found is not None else (0.0, 0)
         return until if of == token else 0.0
+
+
+async def _asked(store: RunStore, answer: Awaitable[T]) -> T:
+    """Wait for what an adapter answers; an error of the system names the store that it happened to."""
+    try:
+        return await answer
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(str(store), str(error) or type(error).__name__) from error
 
 
 class Lease:
@@ -262,7 +278,7 @@ class Lease:
 
     async def held(self) -> bool:
         """Tell whether nobody has taken the lease since."""
-        found = await self.store.fetch(f"lease/{self.key}")
+        found = await _asked(self.store, self.store.fetch(f"lease/{self.key}"))
         return found is not None and found.version == self.token
 
     async def renew(self, ttl: float) -> None:
@@ -272,10 +288,11 @@ class Lease:
     async def release(self) -> None:
         """Let others have it at once; nothing happens if they have it already."""
         if await self.held():
-            await self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token)
+            await _asked(self.store, self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token))
 
     async def _until(self, until: float) -> None:
-        done = await self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
+        commit = self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
+        done = await _asked(self.store, commit)
         if done is None:
             raise LeaseLostError(self.key, self.token)
 

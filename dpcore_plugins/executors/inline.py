@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from anyio import Lock
 
 from dpcore import Executor, Job, Line, Outcome, perform, perform_async
@@ -38,3 +40,9 @@ class InlineExecutor(Executor):
         if isinstance(outcome.error, KeyboardInterrupt):
             raise outcome.error  # the user's Ctrl-C hit the body, which ran in the main thread
         return outcome
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Forget the loop that ran."""
+        self._turn = None

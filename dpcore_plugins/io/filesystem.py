@@ -18,7 +18,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_SH, flock
 from mmap import ACCESS_COPY, mmap
@@ -234,7 +234,7 @@ def _pickled(ref: Ref, value: Any) -> tuple[bytes, list[memoryview]]:
             words = _words(error)
         # Not raised inside of that handler: cloudpickle's frames hold the value's buffers, and views of them
         # that the garbage collector finds in a circle with their exception crash CPython 3.11.
-        problem = f"its type is {_named(type(value))}, and {_culprit(value, words)}"
+        problem = f"its type is {_named(type(value))}, and {_culprit(value, words)}; return what pickles, or leave that part out"
         raise ResultNotStoredError(ref, problem) from cause
     finally:
         del cause
@@ -351,7 +351,14 @@ def _parts(value: Any) -> Iterator[_Part]:
     elif isinstance(value, (list, tuple)):
         yield from (_Part(f"[{index}]", item) for index, item in enumerate(value))
     else:
-        yield from (_Part(f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+        slots = (name for kind in type(value).__mro__ for name in _names_of(vars(kind).get("__slots__", ())))
+        for name in [*getattr(value, "__dict__", {}), *slots]:
+            with suppress(AttributeError):  # a slot may be empty
+                yield _Part(f".{name}", getattr(value, name))
+
+
+def _names_of(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 def _named(kind: type) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
+import threading
+
 import anyio
 import pytest
 from anyio import to_process
 
 import dpcore
+from dpcore import App
 from dpcore.testing import ExecutorConformance
 from dpcore_plugins import InlineExecutor, ThreadsExecutor
 
@@ -57,3 +63,63 @@ def test_threads_without_a_slot_are_refused(slots):
 
 def test_the_default_number_of_threads_is_bounded():
     assert 5 <= ThreadsExecutor().slots <= 32
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("seed", range(5))
+async def test_jobs_that_are_cancelled_at_any_moment_give_their_slots_back(tasks, plugins, seed):
+    """Waiting for a slot, about to begin, running, done and not fetched: whatever they were at."""
+    together = threading.Barrier(3)
+
+    @tasks.task
+    def short() -> None:
+        threading.Event().wait(0.0005)
+
+    @tasks.task
+    async def awaiting() -> None:
+        await anyio.sleep(0.0005)
+
+    for name in "abc":
+        tasks.task(name=name, tags=["together"])(lambda: together.wait(10) and None)
+
+    drawn = random.Random(seed)
+    executor = ThreadsExecutor(slots=3)
+
+    async def cancelled(app: App) -> None:
+        with anyio.move_on_after(drawn.uniform(0, 0.01)):
+            await app.run("short", "awaiting")
+
+    async with App(tasks, executor=executor, plugins=plugins) as app:
+        for _ in range(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(cancelled, app)
+        with anyio.fail_after(20):
+            assert (await app.run(tags=["together"])).state is dpcore.State.SUCCEEDED
+
+
+def test_no_thread_is_left_when_the_executor_is(tasks, plugins):
+    @tasks.task
+    def work() -> str:
+        return threading.current_thread().name
+
+    before = {*threading.enumerate()}
+    result = dpcore.run(registry=tasks, executor="threads", plugins=plugins)
+    assert result["work"].startswith("threads-")
+    assert not {*threading.enumerate()} - before
+
+
+def test_a_program_that_does_not_leave_its_executor_ends_all_the_same(tmp_path):
+    script = tmp_path / "left.py"
+    script.write_text(
+        "import asyncio, dpcore\n"
+        "from dpcore_plugins import ThreadsExecutor, MemoryIO\n"
+        "from dpcore.jobs import Function\n"
+        "class Line:\n"
+        "    def started(self): pass\n"
+        "job = dpcore.Job(run_id='r', task='t', function=Function(len), io=MemoryIO(), arguments={'obj': ()}, positional=('obj',))\n"
+        "print(asyncio.run(ThreadsExecutor().run(job, Line())).state)\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "succeeded"), ended.stderr

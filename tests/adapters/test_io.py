@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dpcore.errors import DamagedResultError, ResultNotFoundError, ResultNotStoredError
+from dpcore.errors import ArgumentError, DamagedResultError, ResultNotFoundError, ResultNotStoredError
 from dpcore.jobs import Ref
 from dpcore.testing import IOManagerConformance
 from dpcore.testing.suite import leftovers
@@ -174,7 +174,7 @@ def test_what_does_not_pickle_is_named_down_to_the_attribute(io):
         io.save(REF, {"reports": [Report()]})
     assert str(error.value) == (
         "cannot store the result r1/total/1: its type is dict, and value['reports'][0].conn.lock: "
-        "cannot pickle '_thread.lock' object"
+        "cannot pickle '_thread.lock' object; return what pickles, or leave that part out"
     )
     with pytest.raises(ResultNotStoredError, match=r"its type is .*Report, and value\.conn\.lock: cannot pickle"):
         io.save(REF, Report())
@@ -348,3 +348,8 @@ def test_the_name_of_another_folder_in_a_foreign_file_leads_nowhere(io, tmp_path
         io.load(REF)
     assert io.delete(REF)
     assert (tmp_path / "secret").exists()
+
+
+def test_what_is_no_ref_is_told_at_once(io):
+    with pytest.raises(ArgumentError, match=r"^ref='r1/t/1' must be a Ref: Ref\(run_id, task, result_id\)$"):
+        io.save("r1/t/1", 1)

@@ -240,8 +240,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in lines(figures):
         terminalreporter.write_line(line)
     for report in terminalreporter.stats.get("skipped", []):
-        if report.when == "call":  # it began, and found that something is not there
-            terminalreporter.write_line(f"not measured: {report.location[2]} ({report.longrepr[2]})")
+        said = report.longrepr[2].removeprefix("Skipped: ")
+        if "benchmarks" in report.nodeid and not said.startswith("Skipping non-benchmark"):  # that is --benchmark-only
+            terminalreporter.write_line(f"not measured: {report.location[2]} ({said})")
     missed = sum(figure.is_within is False for figure in figures)
     budgets = sum(figure.budget is not None for figure in figures)
     terminalreporter.write_line("")

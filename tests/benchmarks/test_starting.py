@@ -78,7 +78,6 @@ def test_it_imports_as_what_it_stands_on_does(code: str, timed_in_child: Any, si
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "--help"]], ids=" ".join)
 def test_help_comes_after_click_and_rich_have(arguments: list[str], side_by_side: Any) -> None:
-    pytest.importorskip("rich", reason="rich is not installed")
     script = Path(sysconfig.get_path("scripts")) / "dpcore"
     if not script.is_file():
         pytest.skip(f"{script.name} is not installed as a command here")

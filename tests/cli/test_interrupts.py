@@ -282,3 +282,12 @@ def test_in_another_thread_signals_are_left_alone(command, orders):
     assert "succeeded: 2 tasks" in said[0]
     command("run", "orders.py")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_while_the_command_line_itself_is_imported_is_one_line(start, write, folder):
+    write("click.py", "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n")
+    process = start("--help", PYTHONPATH=str(folder))
+    wait_for(process, "importing")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "dpcore: cancelled\n")

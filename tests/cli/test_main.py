@@ -1,11 +1,19 @@
 """The command itself: help, versions, the commands of plugins, and what it says of mistakes."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 from importlib_metadata import version
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("DPCORE_")}
+
+PLUGINS = ["dpcore.cli.plugins"] + [
+    f"dpcore.cli.plugins.{name}" for name in ("doctor", "found", "info", "listing", "why")
+]
 
 HELLO = """
 import click
@@ -39,11 +47,26 @@ def test_help_lists_every_command_with_its_summary(command):
     said = command("--help").stdout
     assert re.search(r"^  run +Run the tasks of a file or a module\.$", said, re.MULTILINE)
     assert [line.split()[0] for line in said.partition("Commands:\n")[2].splitlines()] == [
-        "plan", "plugins", "run", "runs",
+        "completion", "config", "plan", "plugins", "run", "runs", "tasks",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [["run"], ["plan"], ["plugins"], ["runs"], ["runs", "show"], []])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ["run"],
+        ["plan"],
+        ["plugins"],
+        ["runs"],
+        ["runs", "show"],
+        ["plugins", "info"],
+        ["tasks"],
+        ["config"],
+        ["plugins", "why"],
+        ["plugins", "doctor"],
+        [],
+    ],
+)
 def test_the_help_of_each_command_has_an_example(command, name):
     assert re.search(rf"Examples?:\n +dpcore {' '.join(name)}", command(*name, "--help").stdout)
 
@@ -54,18 +77,32 @@ def test_the_version_is_that_of_the_distribution(command):
 
 def test_a_misspelt_command_is_told_the_nearest(command):
     said = command("rnu", code=2).stderr
-    assert "there is no command 'rnu' (there are: plan, plugins, run, runs); did you mean 'run'?" in said
+    assert (
+        "there is no command 'rnu' (there are: completion, config, plan, plugins, run, runs, tasks); did you mean 'run'?"
+        in said
+    )
+
+
+def test_help_imports_nothing_that_takes_its_time(folder):
+    code = (
+        "import sys\nfrom dpcore.cli.commands import cli\ncli(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=CLEAN, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    for heavy in ("asyncio", "anyio", "pluggy", "msgspec", "rich", "dpcore.app", "dpcore.errors", "dpcore.plugins"):
+        assert heavy not in loaded
 
 
 def test_help_and_the_list_of_plugins_import_no_adapter_and_no_other_command(folder):
     code = (
-        "import sys\nfrom dpcore.cli import cli\ncli([{!r}], standalone_mode=False)\n"
+        "import sys\nfrom dpcore.cli.commands import cli\ncli([{!r}], standalone_mode=False)\n"
         "print([name for name in sys.modules if name.startswith(('dpcore_plugins.', 'dpcore.cli.r', 'dpcore.cli.pl'))])"
     )
-    for argument, modules in (("--help", []), ("plugins", ["dpcore.cli.plugins"])):
+    for argument, modules in (("--help", []), ("plugins", PLUGINS)):
         command = [sys.executable, "-c", code.format(argument)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] in (str(modules), str(["dpcore.cli.refusal", *modules]))
+        loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+        assert loaded - {"dpcore.cli.refusal", "dpcore.cli.project"} == set(modules)
 
 
 # ---------------------------------------------------------------- commands of plugins

@@ -122,6 +122,73 @@ def test_nothing_is_coloured(command, orders, monkeypatch):
     assert "\x1b" not in command("run", "orders.py").stdout
 
 
+def test_quiet_says_nothing_of_what_goes_well(command, orders, write):
+    said = command("run", "orders.py", "--quiet")
+    assert (said.stdout, said.stderr) == ("", "")
+    assert json.loads(command("run", "orders.py", "-q", "--json").stdout)["state"] == "succeeded"
+    write("failing.py", FAILING)
+    said = command("run", "failing.py", "-q", code=1).stdout
+    assert said.startswith("\nload failed:\n")
+    assert "skipped  report, because 'clean' was skipped\nfailed: 1 of 5" in said
+    assert "succeeded  apart" not in said
+    assert "extra failed (fail-safe):" in command("run", "failing.py", "extra", "-q").stdout
+
+
+def test_of_many_failed_tasks_the_first_are_told(command, write):
+    write(
+        "wide.py",
+        """
+        from dpcore import task
+        def fails(): raise ValueError("no")
+        for number in range(30):
+            task(name=f"t{number}")(fails)
+        """,
+    )
+    said = command("run", "wide.py", "-q", code=1).stdout
+    assert said.count("Traceback") == 20
+    assert "\nand 10 more tasks failed\n" in said
+
+
+LOGGING = """
+import logging
+from dpcore import current_job, task
+logging.getLogger("mine").info("at import")
+@task
+def logs() -> None:
+    current_job().log.info("a detail")
+    current_job().log.debug("a small one")
+    try:
+        1 / 0
+    except ArithmeticError:
+        logging.getLogger("mine").warning("careful", exc_info=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "seen", "unseen"),
+    [
+        ([], ["warning  mine: careful", "ZeroDivisionError"], ["a detail", "at import"]),
+        (["-v"], ["info     mine: at import", "info     task logs: a detail", "careful"], ["a small one"]),
+        (["-vv"], ["debug    task logs: a small one", "a detail"], []),
+    ],
+)
+def test_warnings_that_are_logged_are_seen_and_more_if_that_is_asked_for(start, write, options, seen, unseen):
+    write("logs.py", LOGGING)
+    out, err = start("run", "logs.py", *options).communicate(timeout=60)
+    assert "succeeded  logs" in out
+    for words in seen:
+        assert words in err
+    for words in unseen:
+        assert words not in err
+
+
+def test_whoever_sets_up_logging_has_the_say(start, write):
+    write("logs.py", "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n" + LOGGING)
+    _, err = start("run", "logs.py").communicate(timeout=60)
+    assert err.splitlines()[:2] == ["MINE at import", "MINE a detail"]
+    assert "warning  " not in err
+
+
 # ---------------------------------------------------------------- for programs
 
 
@@ -323,7 +390,10 @@ def test_the_project_file_is_found_upward_and_its_settings_reach_the_adapter(com
     write("flows/flow.py", "from dpcore import task\n@task\ndef one() -> int: return 1")
     monkeypatch.chdir(folder / "flows")
     command("run", "flow.py")
-    assert [*folder.glob("flows/results/*/one/1.pkl")]
+    assert [*folder.glob("results/*/one/1.pkl")]  # beside the file that says so
+    monkeypatch.setenv("DPCORE_IO_FILESYSTEM_PATH", "./results")
+    command("run", "flow.py")
+    assert [*folder.glob("flows/results/*/one/1.pkl")]  # in the folder of whoever said so
 
 
 # ---------------------------------------------------------------- plugins
@@ -357,6 +427,51 @@ def test_a_plugin_is_named_before_the_command_or_after_it(command, orders, write
 def test_a_plugin_that_fails_while_it_observes_breaks_nothing(command, orders, write):
     write("watching.py", "def dpcore_run_changed(run): raise ValueError('no')")
     assert "succeeded: 2 tasks" in command("run", "orders.py", "-p", "watching").stdout
+
+
+@pytest.mark.parametrize("hook", ["dpcore_started(app)", "dpcore_plan(plan)"])
+def test_a_plugin_that_fails_where_that_ends_everything_is_one_message(command, orders, write, hook):
+    file = write("failing.py", f"def {hook}:\n    raise ValueError('no server')")
+    said = command("run", "orders.py", "-p", "failing", code=2)
+    name = hook.partition("(")[0]
+    assert said.stderr == f"dpcore: ValueError: no server ({file}:2), in {name} of plugin 'failing'\n"
+    assert said.stdout == ""
+
+
+STORE = """
+from dpcore import Provider
+from dpcore.errors import StoreError
+from dpcore_plugins import SqliteRunStore
+class Breaking(SqliteRunStore):
+    def __init__(self, *, own: bool, **settings) -> None:
+        super().__init__(**settings)
+        self.own, self.count = own, 0
+    async def commit(self, key, **arguments):
+        self.count += 1
+        if self.count > 2:
+            raise StoreError("breaking:", "the disk is full") if self.own else OSError(28, "No space left on device")
+        return await super().commit(key, **arguments)
+def dpcore_run_stores():
+    return [Provider(name="breaking", target=Breaking)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("yes", "the run store breaking: cannot be used: the disk is full"),
+        ("no", ".db cannot be used: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_run_store_that_fails_in_the_middle_is_one_message_that_names_the_run(command, orders, write, own, words):
+    write("breaking.py", STORE)
+    said = command("run", "orders.py", "-p", "breaking", "--store", f"breaking?own={own}", code=2)
+    run_id = re.search(r"run ([\w-]+): 2 tasks", said.stdout)[1]
+    assert f"dpcore: run {run_id} was broken off, and is recorded only as far as it had come: " in said.stderr
+    assert words in said.stderr
+    assert "/dpcore/" not in said.stderr
+    found = json.loads(command("runs", "show", "latest", "--json").stdout)
+    assert (found["run_id"], found["state"]) == (run_id, "running")
 
 
 def test_a_plugin_may_reshape_what_is_run_and_what_is_shown(command, orders, write):

@@ -71,11 +71,11 @@ def test_one_run_is_shown_task_by_task(command, recorded):
     assert (fields["params"], fields["executor"]) == ("day='bad'", "threads")
     assert fields["source"].endswith("flow.py")
     assert fields["selected"] == "every task"
-    tasks = [line for line in lines if line[0] in ("failed", "skipped")]
-    assert [(one[0], one[1], one[3], one[4]) for one in tasks] == [
-        ("failed", "2", "load", "ValueError: no such day"),
-        ("skipped", "0", "report", "'load' failed"),
-    ]
+    drawn = said.partition("\n\n")[2].splitlines()
+    assert re.fullmatch(r"load    [ ▒]+  failed     \d\.\d+ s  x2", drawn[1])
+    assert "▒" in drawn[1]
+    assert drawn[2].strip() == "ValueError: no such day"
+    assert re.fullmatch(r"report  'load' failed +skipped", drawn[3])
 
 
 def test_one_run_as_json_has_its_tasks(command, recorded):
@@ -87,7 +87,7 @@ def test_one_run_as_json_has_its_tasks(command, recorded):
 
 
 def test_a_run_is_selected_by_the_beginning_of_its_id_or_as_the_latest(command, recorded):
-    assert recorded[2] in command("runs", "show", "latest").stdout
+    assert recorded[2] in command("runs", "show").stdout
     assert recorded[0] in command("runs", "show", recorded[0][:-1]).stdout
     said = command("runs", "show", "2", code=2).stderr
     assert f"several runs begin with '2': '{recorded[2]}', '{recorded[1]}', '{recorded[0]}'; write more" in said
@@ -128,3 +128,49 @@ def test_it_is_read_through_the_port(recorded, folder):
             return [record.run_id for record in await store.list()]
 
     assert anyio.run(ids) == recorded[::-1]
+
+
+def test_of_a_run_that_never_ended_it_is_said_when_it_was_last_heard_of(start, command, write):
+    write(
+        "dies.py",
+        "import os\nfrom dpcore import task\n@task\ndef one() -> int: return 1\n@task\ndef dies(one: int): os._exit(9)",
+    )
+    start("run", "dies.py").communicate(timeout=60)
+    assert re.search(r"^running +1/2 .* last heard of \d+\.\d+ s ago", command("runs").stdout, re.MULTILINE)
+    said = command("runs", "show", "latest").stdout
+    assert re.search(r"^heard of +\d{4}-.*, .* s ago; nothing more will come if its program was killed$", said, re.M)
+    found = json.loads(command("runs", "--json").stdout)[0]
+    assert found["last_heard_of"] >= found["began"]
+    assert found["ended"] is None
+
+
+def test_a_run_that_has_ended_is_not_listened_for(command, recorded):
+    assert json.loads(command("runs", "--json").stdout)[0]["last_heard_of"] is None
+    assert "last heard" not in command("runs").stdout
+
+
+WIDE = """
+from dpcore import task
+for number in range(60):
+    task(name=f"t{number}")(lambda: None)
+@task(dependencies=["t59"])
+def fails(): raise ValueError("no")
+"""
+
+
+def test_of_many_tasks_some_are_drawn_with_those_in_trouble_unless_all_are_asked_for(command, write):
+    write("wide.py", WIDE)
+    command("run", "wide.py", code=1)
+    said = command("runs", "show", "latest").stdout
+    assert said.count("█") >= 49
+    assert re.search(r"^fails .*failed", said, re.MULTILINE)
+    assert said.endswith("and 11 more: 11 succeeded\n")
+    assert "more:" not in command("runs", "show", "latest", "--all").stdout
+
+
+def test_bars_are_as_wide_as_the_terminal_and_of_letters_that_it_has(start, command, write, recorded):
+    out, _ = start("runs", "show", "latest", COLUMNS="60", PYTHONIOENCODING="ascii").communicate(timeout=60)
+    drawn = out.partition("\n\n")[2].splitlines()
+    assert max(map(len, drawn)) <= 60
+    assert "#" in drawn[1]
+    assert out.isascii()

@@ -72,7 +72,7 @@ def test_a_registry_that_is_not_there_is_told_the_nearest(command, write):
     [
         ("ordrs.py", None, "there is no file 'ordrs.py'; did you mean 'orders.py'?"),
         ("zzz/zzz.py", None, "there is no file 'zzz/zzz.py' (Python files there: the folder is not there either)"),
-        ("./sub", None, "./sub is a folder; name a file in it ('inner.py'), or a module"),
+        ("./sub", None, "'./sub' is a folder; name a file in it ('inner.py'), or a module"),
         ("rows.txt", "1", "rows.txt cannot be imported: a file of tasks is named like a module"),
         ("v1.2.py", "1", "v1.2.py cannot be imported"),
         ("ordrs", None, "there is no module 'ordrs', neither in "),

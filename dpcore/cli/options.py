@@ -1,0 +1,70 @@
+"""The options that several commands share, and the adapters that they have by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ("DEFAULTS", "adapter_options", "plugin_option")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULTS: Mapping[str, str] = {
+    "executor": "threads",
+    "io": "filesystem:.dpcore/runs",
+    "broker": "memory",
+    "store": "sqlite:.dpcore/runs.db",
+}
+
+_HELP = {
+    "executor": "Where tasks run.",
+    "io": "Where results are kept.",
+    "broker": "What carries events.",
+    "store": "Where runs are recorded.",
+}
+
+
+def adapter_options(*kinds: str) -> Callable[[F], F]:
+    """Add the options that choose the adapters of *kinds*."""
+
+    def decorate(function: F) -> F:
+        for kind in reversed(kinds):
+            option = click.option(
+                f"--{kind}",
+                metavar="ADAPTER",
+                help=f"{_HELP[kind]}  [default: {DEFAULTS[kind]}]",
+                shell_complete=_completing(kind),
+            )
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _completing(kind: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> Any:
+        from dpcore.cli.completion import complete_adapter  # what it takes is needed by nobody else
+
+        return complete_adapter(kind)(ctx, option, incomplete)
+
+    return complete
+
+
+def plugin_option(*, is_eager: bool = False) -> Callable[[F], F]:
+    """Add ``-p NAME``; what is given before the command is there too, before what is given after it."""
+    return click.option(
+        "-p",
+        "plugin",
+        metavar="NAME",
+        multiple=True,
+        is_eager=is_eager,
+        callback=_with_those_before,
+        help="Load a plugin: an installed one, or a module; no:NAME blocks one.",
+    )
+
+
+def _with_those_before(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    before: tuple[str, ...] = ctx.parent.params.get("plugin", ()) if ctx.parent is not None else ()
+    return (*before, *names)
