@@ -21,6 +21,7 @@ below it:
 ``jobs``              one attempt at one task, how it went, where its result lives
 ``hints``             the schema of a function; does this output fit that input
 ``errors``, ``clock`` what is raised on purpose; what time it is
+``words``             how values are named in a sentence
 ====================  ===========================================================
 """
 

@@ -34,7 +34,6 @@ from dpcore.errors import (
     TaskNotFoundError,
     UnguardedScriptError,
     check_argument,
-    printed,
 )
 from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
 from dpcore.plans import Plan, Selector
@@ -46,6 +45,7 @@ from dpcore.runner import Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
+from dpcore.words import printed
 
 __all__ = ("App", "Result", "run")
 

@@ -28,9 +28,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError, listed, nearest, printed
-from .hints import convert
-from .providers import KINDS
+from dpcore.errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError
+from dpcore.hints import convert
+from dpcore.providers import KINDS
+from dpcore.words import listed, nearest, printed
 
 __all__ = (
     "AdapterString",

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dpcore.words import Shown, listed, nearest, printed
+
 __all__ = (
     "AdapterImportError",
     "AdapterNotFoundError",
@@ -57,68 +59,10 @@ __all__ = (
     "UnreadStreamError",
     "UnsupportedError",
     "UsedOutsideError",
-    "nearest",
 )
 
 
-_MOST_NAMES = 500  # that are compared letter by letter, at 20 us each
-_LONGEST_NAME = 200
 _MOST_FAULTS = 25
-
-
-def nearest(name: object, known: Iterable[object]) -> str:
-    """Say which of the *known* names was probably meant, as the end of a sentence.
-
-    Whatever the *name* and however many are known, it answers soon, and raises nothing.
-
-    >>> nearest("ordrs", ["orders", "total"])
-    "; did you mean 'orders'?"
-    >>> nearest("zzz", ["orders"]), nearest(3, ["orders"])
-    ('', '')
-    """
-    if not isinstance(name, str) or isinstance(name, Shown) or len(name) > _LONGEST_NAME:
-        return ""
-    names = [one for one in known if isinstance(one, str) and len(one) <= _LONGEST_NAME]
-    import difflib  # noqa: PLC0415  (where nothing is misspelt, nobody needs it)
-
-    if len(names) > _MOST_NAMES:
-        turned = name[::-1]  # whoever mistypes a name gets its beginning or its end right
-        names.sort(key=lambda one: _shared(name, one) + _shared(turned, one[::-1]), reverse=True)
-        del names[_MOST_NAMES:]
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _shared(one: str, other: str) -> int:
-    """Count the characters that two names begin with alike."""
-    pairs = zip(one, other, strict=False)
-    return next((count for count, (mine, yours) in enumerate(pairs) if mine != yours), min(len(one), len(other)))
-
-
-def printed(value: object, most: int = 200) -> str:
-    """Print *value* by repr, cut after *most* characters; one whose repr fails, by its type.
-
-    >>> printed("x"), printed("x" * 50, most=10)
-    ("'x'", "'xxxxxxxxx... (52 characters)")
-    """
-    if isinstance(value, Shown):
-        return str(value)
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  (to say what is wrong with a value must not fail because of it)
-        return f"<{type(value).__qualname__} that cannot be printed>"
-    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
-
-
-def listed(names: Iterable[object], most: int = 12) -> str:
-    """List names by repr, the first *most* of them, and how many there are beside.
-
-    >>> listed(["a", "b"]), listed([]), listed(["a", "b", "c"], most=2)
-    ("'a', 'b'", 'none', "'a', 'b' and 1 more")
-    """
-    every = [*names]
-    rest = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(map(printed, every[:most])) + rest or "none"
 
 
 class DpcoreError(Exception):
@@ -127,22 +71,6 @@ class DpcoreError(Exception):
     def __repr__(self) -> str:
         # Event loops print the exceptions of their tasks, and must not stumble over what these tell of.
         return f"{type(self).__name__}({', '.join(map(printed, self.args))})"
-
-
-class Shown(str):
-    """A value that was printed before it travelled, or words in its place; its repr is the text itself.
-
-    >>> Shown("every task")
-    every task
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Shown, (str(self),))
 
 
 # ---------------------------------------------------------------- what a call is given

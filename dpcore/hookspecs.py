@@ -22,8 +22,9 @@ from typing import Any, Literal, TypeVar
 
 import pluggy
 
-from .errors import PluginError, nearest
-from .providers import Command, Provider
+from dpcore.errors import PluginError
+from dpcore.providers import Command, Provider
+from dpcore.words import nearest
 
 __all__ = ("PREFIX", "SPECS", "Spec", "check", "hookimpl", "hookspec")
 

@@ -25,16 +25,14 @@ from dpcore.errors import (
     ParamError,
     PlanningError,
     SelectionError,
-    Shown,
     TaskNotFoundError,
     UnreadStreamError,
     check_argument,
-    listed,
-    printed,
 )
 from dpcore.hints import MISSING, convert, fits, shown, stream_fits
 from dpcore.tasks import Registry, Task
 from dpcore.tasks import registry as default_registry
+from dpcore.words import Shown, listed, printed
 
 __all__ = ("Edge", "Plan", "plan")
 

@@ -29,11 +29,11 @@ from typing import Any, Literal, TypeVar
 
 import pluggy
 
-from . import hookspecs
-from .config import AdapterString, Config, Level, Value, build, canonical, kind_named
-from .errors import AdapterImportError, AdapterNotFoundError, ConflictError, PluginError, PluginNotFoundError
-from .hookspecs import PREFIX, SPECS, check
-from .providers import KINDS, Command, Provider
+from dpcore import hookspecs
+from dpcore.config import AdapterString, Config, Level, Value, build, canonical, kind_named
+from dpcore.errors import AdapterImportError, AdapterNotFoundError, ConflictError, PluginError, PluginNotFoundError
+from dpcore.hookspecs import PREFIX, SPECS, check
+from dpcore.providers import KINDS, Command, Provider
 
 __all__ = ("Offer", "PluginRecord", "Plugins", "blame", "import_target")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
-from .errors import ProviderError
+from dpcore.errors import ProviderError
 
 __all__ = ("KINDS", "Command", "Kind", "Provider")
 

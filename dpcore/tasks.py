@@ -17,16 +17,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
-from dpcore.errors import (
-    DuplicateTaskError,
-    HintWarning,
-    TaskDefinitionError,
-    TaskNotFoundError,
-    UsedOutsideError,
-    nearest,
-)
+from dpcore.errors import DuplicateTaskError, HintWarning, TaskDefinitionError, TaskNotFoundError, UsedOutsideError
 from dpcore.hints import MISSING, Parameter, Schema, item_hint, schema
 from dpcore.jobs import Function, qualified
+from dpcore.words import nearest
 
 __all__ = ("Registry", "Task", "registry", "task")
 

@@ -9,7 +9,7 @@ from threading import Lock
 
 import pytest
 
-from dpcore import errors
+from dpcore import errors, words
 from dpcore.errors import *  # noqa: F403
 
 EXAMPLES = [
@@ -56,7 +56,7 @@ EXAMPLES = [
         "cannot select 'tag:x': no task has the tag 'x' (there are: 'tag:y'); did you mean 'tag:y'?",
     ),
     (
-        errors.SelectionError(errors.Shown("every task"), "the registry is empty"),
+        errors.SelectionError(words.Shown("every task"), "the registry is empty"),
         ValueError,
         "cannot select every task: the registry is empty",
     ),
@@ -330,15 +330,13 @@ def test_a_long_value_is_cut_and_stays_so_when_it_travels():
 
 def test_what_was_probably_meant_is_found_among_very_many():
     known = [f"load_table_{number}" for number in range(20_000)]
-    assert errors.nearest("lod_table_7", known) == "; did you mean 'load_table_7'?"
-    assert errors.nearest("load_table_19999x", known) == "; did you mean 'load_table_19999'?"
+    assert words.nearest("lod_table_7", known) == "; did you mean 'load_table_7'?"
+    assert words.nearest("load_table_19999x", known) == "; did you mean 'load_table_19999'?"
 
 
 def test_a_name_of_another_type_or_without_end_has_no_nearest():
-    assert (
-        errors.nearest(3, ["3"]) == errors.nearest(None, ["None"]) == errors.nearest("x" * 10_000, ["x" * 9_999]) == ""
-    )
-    assert errors.nearest("ordrs", [3, None, "orders"]) == "; did you mean 'orders'?"
+    assert words.nearest(3, ["3"]) == words.nearest(None, ["None"]) == words.nearest("x" * 10_000, ["x" * 9_999]) == ""
+    assert words.nearest("ordrs", [3, None, "orders"]) == "; did you mean 'orders'?"
 
 
 def test_of_very_many_faults_the_first_are_told_and_all_are_there():

@@ -21,7 +21,7 @@ DEFERRED = {
     ("dpcore/jobs.py", "cloudpickle"),
     ("dpcore/config.py", "tomllib"),
     ("dpcore/plugins.py", "importlib_metadata"),
-    ("dpcore/errors.py", "difflib"),
+    ("dpcore/words.py", "difflib"),
     ("dpcore/app.py", "shutil"),
     ("dpcore/app.py", "tempfile"),
 }

@@ -86,7 +86,7 @@ class Commands(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None:
-            from dpcore.errors import nearest
+            from dpcore.words import nearest
 
             known = self.list_commands(ctx)
             ctx.fail(f"there is no command {name!r} (there are: {', '.join(known)}){nearest(name, known)}")

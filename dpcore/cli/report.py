@@ -15,11 +15,11 @@ import click
 from dpcore.app import Result
 from dpcore.cli.output import lose
 from dpcore.cli.text import counted, seconds
-from dpcore.errors import listed
 from dpcore.jobs import Outcome, State
 from dpcore.plans import Plan
 from dpcore.runs import Run
 from dpcore.tasks import Task
+from dpcore.words import listed
 
 __all__ = ("Report", "error_of", "left_out", "result_as_data", "word")
 

@@ -20,9 +20,10 @@ from dpcore.cli.refusal import Refusal
 from dpcore.cli.text import local_time, seconds, table
 from dpcore.clock import SystemClock
 from dpcore.config import Level
-from dpcore.errors import InvalidIdError, RunNotFoundError, listed
+from dpcore.errors import InvalidIdError, RunNotFoundError
 from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
 from dpcore.timelines import timeline
+from dpcore.words import listed
 
 __all__ = ("runs", "selected")
 

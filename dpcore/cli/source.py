@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from dpcore.cli.refusal import Refusal, users_traceback
-from dpcore.errors import listed, nearest
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
+from dpcore.words import listed, nearest
 
 __all__ = ("Source", "load")
 

@@ -16,10 +16,10 @@ from uuid import UUID
 
 import msgspec
 
-from dpcore.errors import printed
 from dpcore.hints.apart import MISSING, STANDARD, fields_of, is_typed_dict, members_of, parts_of, shown, value_shown
 from dpcore.hints.fitting import fits
 from dpcore.hints.streams import STREAMS
+from dpcore.words import printed
 
 __all__ = ("CONTAINERS", "convert", "is_record")
 

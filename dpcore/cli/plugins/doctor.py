@@ -15,9 +15,9 @@ from dpcore.cli.plugins.found import Found, everything
 from dpcore.cli.refusal import described
 from dpcore.cli.text import counted
 from dpcore.config import canonical
-from dpcore.errors import nearest
 from dpcore.plugins import GROUP, Offer
 from dpcore.providers import KINDS
+from dpcore.words import nearest
 
 __all__ = ("doctor",)
 

@@ -17,9 +17,10 @@ from dpcore.cli.refusal import Refusal
 from dpcore.cli.settings import Told, chosen, settings_as_data, settings_rows, told_settings
 from dpcore.cli.text import table
 from dpcore.config import AdapterString, Level, Value
-from dpcore.errors import ConfigError, DpcoreError, nearest
+from dpcore.errors import ConfigError, DpcoreError
 from dpcore.plugins import Offer, PluginRecord
 from dpcore.providers import KINDS
+from dpcore.words import nearest
 
 __all__ = ("info",)
 

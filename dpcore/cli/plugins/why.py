@@ -11,9 +11,10 @@ from dpcore.cli.output import tell
 from dpcore.cli.plugins.found import Found, everything
 from dpcore.cli.settings import chosen, shown_adapter
 from dpcore.config import AdapterString
-from dpcore.errors import DpcoreError, nearest
+from dpcore.errors import DpcoreError
 from dpcore.plugins import Offer
 from dpcore.providers import KINDS
+from dpcore.words import nearest
 
 __all__ = ("why",)
 
