@@ -31,8 +31,8 @@ print(process_time() - began)
 """
 
 
-def child(*command: str, path: tuple[Path, ...] = ()) -> str:
-    """Run Python and return what it prints.
+def child(*command: str, path: tuple[Path, ...] = (), folder: Path | None = None) -> str:
+    """Run a command in *folder* and return what it prints.
 
     It must find compiled modules, and may write those that are missing:
     PYTHONDONTWRITEBYTECODE would have it compile at each start, and time that.
@@ -40,19 +40,19 @@ def child(*command: str, path: tuple[Path, ...] = ()) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DPCORE_", "PYTHON"))}
     if path:
         clean["PYTHONPATH"] = os.pathsep.join(map(str, path))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture
-def timed_in_child(watch: Any) -> Callable[..., Callable[[], str]]:
+def timed_in_child(watch: Any, tmp_path: Path) -> Callable[..., Callable[[], str]]:
     """Give what makes a side of code that is timed in an interpreter of its own."""
 
     def side(code: str, *options: str, before: str = "", path: tuple[Path, ...] = ()) -> Callable[[], str]:
         def timed() -> str:
             program = TIMED.format(code=code, before=before)
-            *said, seconds = child(sys.executable, *options, "-c", program, path=path).splitlines()
+            *said, seconds = child(sys.executable, *options, "-c", program, path=path, folder=tmp_path).splitlines()
             watch.add(float(seconds))
             return "".join(said)
 
@@ -76,14 +76,24 @@ def test_it_imports_as_what_it_stands_on_does(code: str, timed_in_child: Any, si
 # ---------------------------------------------------------------- --help
 
 
+PROJECT = """
+[tool.dpcore]
+executor = "threads"
+"""
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "--help"]], ids=" ".join)
-def test_help_comes_after_click_and_rich_have(arguments: list[str], side_by_side: Any) -> None:
+@pytest.mark.parametrize("where", ["", " in a project"], ids=["outside", "in a project"])
+def test_help_comes_as_click_and_rich_do(arguments: list[str], where: str, tmp_path: Path, side_by_side: Any) -> None:
+    """A project may say a word about plugins, and plugins may bring commands: there it has to look."""
     script = Path(sysconfig.get_path("scripts")) / "dpcore"
     if not script.is_file():
         pytest.skip(f"{script.name} is not installed as a command here")
+    if where:
+        (tmp_path / "pyproject.toml").write_text(PROJECT)
     ours, theirs = side_by_side.time(
-        f"dpcore {' '.join(arguments)}", lambda: child(str(script), *arguments),
-        lambda: child(sys.executable, "-c", "import click, rich"),
+        f"dpcore {' '.join(arguments)}{where}", lambda: child(str(script), *arguments, folder=tmp_path),
+        lambda: child(sys.executable, "-c", "import click, rich", folder=tmp_path),
         than="python -c 'import click, rich'", budget=1.5, clock="wall",
     )  # fmt: skip
     assert ours.startswith("Usage: ")
