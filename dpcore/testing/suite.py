@@ -172,8 +172,8 @@ def serve() -> None:
     for _ in sys.stdin.buffer:
         process = os.fork()
         if not process:
+            _say("pid", os.getpid())  # not by its parent, which may come to it when all has been said
             _write(work.call, arguments)
-        _say("pid", process)
         _say("ended", os.waitpid(process, 0)[1])
 
 
