@@ -153,7 +153,7 @@ class Runner:
                 if outcome is None or outcome.error is not None or job.timeout is not None or scope.cancel_called:
                     break
                 self._arrived.append((start, outcome))
-                if not self._recording:
+                if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
@@ -236,11 +236,7 @@ class Runner:
         self._recording = True
         try:
             while True:
-                arrived, self._arrived = self._arrived, []
-                for start, outcome in arrived:
-                    run.record(start, outcome)
-                changes, run.changes = run.changes, []
-                self._journal.note(changes)
+                changes = self._take_in()
                 if not self._lazy:
                     await self._journal.write()
                 run.release()
@@ -262,6 +258,23 @@ class Runner:
             await self._conclude()
         elif self._lazy and not self._flushing:
             self._flush_soon()
+
+    def _take_in(self) -> list[Change]:
+        """Take in what has arrived; return what it has changed, which is noted to be recorded."""
+        arrived, self._arrived = self._arrived, []
+        for start, outcome in arrived:
+            self.run.record(start, outcome)
+        changes, self.run.changes = self.run.changes, []
+        self._journal.note(changes)
+        return changes
+
+    def _is_settled(self) -> bool:
+        """Take in what has arrived where that is recorded later, and tell whether it asks for nothing else now."""
+        run = self.run
+        self._take_in()
+        run.release()
+        is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
+        return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)
 
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
