@@ -232,8 +232,8 @@ class MissingInputError(DpcoreError, ValueError):
             return f"{where}, the result of {self.upstream!r}; {self.problem}"
         if self.upstream is not None:
             return (
-                f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True), "
-                f"take it from an earlier run (from_run=...), or give it (params={{{self.upstream!r}: ...}})"
+                f"{where}, the result of {self.upstream!r}, which is not selected; select it too (include_upstream=True, --include-upstream), "
+                f"take it from an earlier run (from_run=..., --from-run), or give it (params={{{self.upstream!r}: ...}}, --param {self.upstream}=...)"
             )
         near = nearest(self.parameter, self.known) or ";"
         return (

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from dpcore.jobs import State
 from dpcore.ports.runstore import RunHistory, TaskChange
+from dpcore.words import counted, printable
 
-__all__ = ("Bar", "Row", "Timeline", "seconds", "timeline")
+__all__ = ("Bar", "Row", "Timeline", "columns", "cut", "padded", "seconds", "timeline", "word")
 
 _TROUBLE = (State.FAILED, State.TIMED_OUT, State.RETRYING)
 
@@ -79,8 +80,8 @@ class Timeline:
     @property
     def title(self) -> str:
         """The run in one line."""
-        how = "running for" if not self.state.ended else f"{_word(self.state)} in"
-        reason = _printable(_first_line(self.reason))
+        how = "running for" if not self.state.ended else f"{word(self.state)} in"
+        reason = printable(_first_line(self.reason))
         why = f" ({reason})" if reason else ""
         return f"run {self.run_id}: {how} {seconds(self.length)}{why}"
 
@@ -117,10 +118,10 @@ class Timeline:
         if more := len(self.rows) - len(shown):
             counts = Counter(row.state for row in self.rows)
             counts.subtract(row.state for row in shown)
-            states = ", ".join(f"{count:,} {_word(state)}" for state, count in counts.items() if count)
+            states = ", ".join(f"{count:,} {word(state)}" for state, count in counts.items() if count)
             lines.append(f"and {more:,} more: {states}")
         if self.unbegun > 0:
-            lines.append(f"and {self.unbegun:,} task{'s' if self.unbegun > 1 else ''} that had not begun")
+            lines.append(f"and {counted(self.unbegun, 'task')} that had not begun")
         return lines
 
 
@@ -179,7 +180,7 @@ class _Drawing:
         self.ends = {id(row): self.end(row) for row in rows}
         # What follows the bars keeps its width; a name gives way to the bars, and neither takes the other's half.
         free = max(width - max(map(len, self.ends.values()), default=0) - 4, 2)
-        longest = max((_columns(self.clean(row.name)) for row in rows), default=0)
+        longest = max((columns(self.clean(row.name)) for row in rows), default=0)
         self.names = max(min(longest, max(free - 3 * _FEWEST, free // 2)), 1)
         self.cells = max(free - self.names, 1)
 
@@ -188,10 +189,10 @@ class _Drawing:
         return f"{'':{self.names}}  0{most:>{max(self.cells - 1, len(most) + 1)}}".rstrip()
 
     def row(self, row: Row) -> list[str]:
-        name = _padded(_cut(self.clean(row.name), self.names, self.dots), self.names)
+        name = padded(cut(self.clean(row.name), self.names, self.dots), self.names)
         note = self.clean(_first_line(row.note))
-        middle = self.bars(row.bars) if row.bars else _cut(note, self.cells, self.dots)
-        lines = [f"{name}  {_padded(middle, self.cells)}  {self.ends[id(row)]}".rstrip()]
+        middle = self.bars(row.bars) if row.bars else cut(note, self.cells, self.dots)
+        lines = [f"{name}  {padded(middle, self.cells)}  {self.ends[id(row)]}".rstrip()]
         if note and (row.bars or middle != note):
             lines.append(f"{'':{self.names}}  {note}")
         return lines
@@ -210,31 +211,20 @@ class _Drawing:
     def end(self, row: Row) -> str:
         took = seconds(row.duration) if row.bars else ""
         more = [f"x{row.attempts}"] * (row.attempts > 1) + [f"{row.items:,} items"] * (row.items > 0)
-        return f"{_word(row.state):9}  {took:>7}  {', '.join(more)}".rstrip()
+        return f"{word(row.state):9}  {took:>7}  {', '.join(more)}".rstrip()
 
     def clean(self, text: str) -> str:
-        return _printable(text, self.only_ascii)
+        return printable(text, only_ascii=self.only_ascii)
 
     def cut(self, line: str) -> str:
-        return _cut(line, self.width, self.dots)
-
-
-def _printable(text: str, only_ascii: bool = False) -> str:
-    """Return *text* as it can be printed: what a terminal would obey is escaped."""
-    if text.isprintable() and (text.isascii() or not only_ascii):
-        return text
-    plain = (letter.isprintable() and (letter.isascii() or not only_ascii) for letter in text)
-    return "".join(
-        letter if as_it_is else letter.encode("unicode_escape").decode()
-        for letter, as_it_is in zip(text, plain, strict=True)
-    )
+        return cut(line, self.width, self.dots)
 
 
 def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "")
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """Count the columns of a terminal that *text* fills: letters of East Asia fill two, combining marks none."""
     if text.isascii():
         return len(text)
@@ -247,12 +237,14 @@ def _column(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _columns(text))
+def padded(text: str, width: int) -> str:
+    """Fill *text* up with blanks to so many columns of a terminal."""
+    return text + " " * (width - columns(text))
 
 
-def _cut(text: str, width: int, dots: str) -> str:
-    if _columns(text) <= width:
+def cut(text: str, width: int, dots: str = "…") -> str:
+    """Cut *text* to so many columns of a terminal, and put *dots* where something is missing."""
+    if columns(text) <= width:
         return text
     dots = dots if width > len(dots) else ""
     left, kept = width - len(dots), 0
@@ -264,7 +256,8 @@ def _cut(text: str, width: int, dots: str) -> str:
     return text[:kept] + dots
 
 
-def _word(state: State) -> str:
+def word(state: State) -> str:
+    """Write a state as people do."""
     return state.replace("_", " ")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ("Shown", "listed", "nearest", "printed")
+__all__ = ("Shown", "counted", "listed", "nearest", "printable", "printed")
 
 _MOST_NAMES = 500  # that are compared letter by letter, at 20 us each
 _LONGEST_NAME = 200
+_SPACES = "\u00a0\u2007\u202f\u3000"  # they are shown as such, though Python calls them not printable
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
@@ -63,6 +64,31 @@ def listed(names: Iterable[object], most: int = 12) -> str:
     every = [*names]
     rest = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(map(printed, every[:most])) + rest or "none"
+
+
+def counted(number: int, word: str) -> str:
+    """Write a number with its word.
+
+    >>> counted(1, "task"), counted(1200, "task")
+    ('1 task', '1,200 tasks')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def printable(text: str, *, only_ascii: bool = False, keep: str = "") -> str:
+    """Return *text* as it can be shown: what a terminal would obey is escaped, but for the letters to *keep*.
+
+    >>> print(printable("no\x1b[2J"), printable("日\t", only_ascii=True, keep="\t").rstrip())
+    no\\x1b[2J \\u65e5
+    """
+    if text.isprintable() and (text.isascii() or not only_ascii):
+        return text
+    return "".join(
+        letter
+        if (letter.isprintable() or letter in keep or letter in _SPACES) and (letter.isascii() or not only_ascii)
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class Shown(str):

@@ -77,8 +77,8 @@ EXAMPLES = [
         errors.MissingInputError("t", "up", "up"),
         ValueError,
         (
-            "task 't' needs 'up', the result of 'up', which is not selected; select it too (include_upstream=True), "
-            "take it from an earlier run (from_run=...), or give it (params={'up': ...})"
+            "task 't' needs 'up', the result of 'up', which is not selected; select it too (include_upstream=True, --include-upstream), "
+            "take it from an earlier run (from_run=..., --from-run), or give it (params={'up': ...}, --param up=...)"
         ),
     ),
     (

@@ -302,7 +302,7 @@ def test_the_cure_for_a_missing_input_names_the_task_where_the_parameter_has_ano
     def total(rows: int) -> int: ...
 
     (fault,) = faults(tasks, root_tasks=["total"])
-    assert str(fault).endswith("or give it (params={'orders': ...})")
+    assert str(fault).endswith("or give it (params={'orders': ...}, --param orders=...)")
     assert plan(registry=tasks, root_tasks=["total"], params={"orders": 1}).order == ("total",)
 
 

@@ -2,7 +2,7 @@
 
 The exit code is 0 for success, 1 for a run that failed or something that is wrong
 with what was looked at, 2 for what was asked and cannot be done, which one message
-on stderr explains, and 130 for what was cancelled by Ctrl-C or SIGTERM.
+on stderr explains, and 130 for what was cancelled by Ctrl-C, SIGTERM or SIGHUP.
 """
 
 import os

@@ -18,7 +18,7 @@ import click
 from dpcore.cli.discovery import only_the_bundle
 from dpcore.cli.options import plugin_option
 from dpcore.cli.output import lose, not_written, reader_is_gone
-from dpcore.cli.refusal import Refusal, refusal_of
+from dpcore.cli.refusal import Refusal, complain, refusal_of
 
 __all__ = ("BUILT_IN", "cli")
 
@@ -101,9 +101,9 @@ class Commands(click.Group):
             if refusal is None:
                 raise
             offered = []
-            click.echo(f"dpcore: the commands of plugins are not listed: {refusal.message}", err=True)
+            complain(f"the commands of plugins are not listed: {refusal.message}")
         for problem in _problems(offered):
-            click.echo(f"dpcore: {problem}", err=True)
+            complain(problem)
         for title, commands in (("Commands", BUILT_IN), ("Commands of plugins", _usable(offered))):
             if commands:
                 with formatter.section(title):
@@ -125,7 +125,7 @@ def _ending_well() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("dpcore: cancelled", err=True)
+        complain("cancelled")
         raise click.exceptions.Exit(130) from None
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise

@@ -6,19 +6,22 @@ Nothing of the user's is run for it: tasks and tags are read off the text of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from dpcore.cli.options import KINDS
 from dpcore.cli.output import tell
 from dpcore.cli.refusal import Refusal
 
-__all__ = ("complete_adapter", "complete_selection", "complete_tag", "complete_target", "completion")
+__all__ = ("OFFERS", "completion")
 
 _VARIABLE = "_DPCORE_COMPLETE"
+_MOST_RUNS = 50
 _HINTS = {
     "bash": 'eval "$(dpcore completion bash)"       # in ~/.bashrc',
     "zsh": 'eval "$(dpcore completion zsh)"        # in ~/.zshrc, after compinit',
@@ -79,22 +82,71 @@ def complete_tag(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(tag) for tag in _written(ctx)[1] if tag.startswith(incomplete)]
 
 
-def complete_adapter(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Return what offers the adapters of *kind*, with what they are."""
+def complete_adapter(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the adapters of the kind that the option is named after, with what they are."""
+    with suppress(Exception):  # there is no place to say what is wrong, here and below
+        offers = _project(ctx).plugins.offers(str(option.name))
+        return [
+            CompletionItem(one.provider.name, help=one.provider.summary)
+            for one in offers
+            if one.provider.name.startswith(incomplete)
+        ]
+    return []
 
-    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from dpcore.cli.project import Project
 
-        with suppress(Exception):  # there is no place to say what is wrong
-            offers = Project.read(ctx.params.get("plugin") or ()).plugins.offers(kind)
-            return [
-                CompletionItem(one.provider.name, help=one.provider.summary)
-                for one in offers
-                if one.provider.name.startswith(incomplete)
-            ]
-        return []
+def complete_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the adapters, of the kind that was named if one was, and beside those of all kinds the plugins."""
+    kind = ctx.params.get("kind")
+    with suppress(Exception):
+        plugins = _project(ctx).plugins
+        offers = [one for each in ([kind] if kind else KINDS) for one in plugins.offers(each)]
+        found = {one.provider.name: one.provider.summary for one in offers}
+        if not kind:
+            found |= {one.name: f"the plugin {one.qualified}" for one in plugins.installed}
+        return [CompletionItem(name, help=help_) for name, help_ in found.items() if name.startswith(incomplete)]
+    return []
 
-    return complete
+
+def complete_plugin(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the plugins that are installed, and after ``no:`` those that can be blocked."""
+    no = "no:" if incomplete.startswith("no:") else ""
+    with suppress(Exception):
+        names = [f"{no}{one.name}" for one in _project(ctx).plugins.installed]
+        return [CompletionItem(name) for name in dict.fromkeys(names) if name.startswith(incomplete)]
+    return []
+
+
+def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the newest runs, with how they went."""
+    from dpcore.cli.recorded import newest
+
+    above = ctx.parent.params if ctx.parent is not None else {}
+    with suppress(Exception):
+        records = newest(ctx.params.get("store") or above.get("store"), ctx.params.get("plugin") or (), _MOST_RUNS)
+        return [
+            CompletionItem(name, help=help_)
+            for name, help_ in [("latest", ""), *((one.run_id, str(one.state)) for one in records)]
+            if name.startswith(incomplete)
+        ]
+    return []
+
+
+def _project(ctx: click.Context) -> Any:
+    from dpcore.cli.project import Project
+
+    return Project.read(ctx.params.get("plugin") or ())
+
+
+OFFERS: Mapping[str, Callable[[click.Context, click.Parameter, str], list[CompletionItem]]] = {
+    "adapter": complete_adapter,
+    "name": complete_name,
+    "plugin": complete_plugin,
+    "run": complete_run,
+    "selection": complete_selection,
+    "tag": complete_tag,
+    "target": complete_target,
+}
+"""What is offered for an option or an argument."""
 
 
 def _written(ctx: click.Context) -> tuple[list[str], list[str]]:

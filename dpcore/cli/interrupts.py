@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first cancels the run, a second ends the process at once.
+"""Ctrl-C, SIGTERM and SIGHUP: the first cancels the run, a second ends the process at once.
 
 A run that is cancelled is recorded as that, so it has to go on for a moment; what
 cannot be stopped must not keep the process from ending.
@@ -20,16 +20,15 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-import click
-
+from dpcore.cli.refusal import complain
 from dpcore.worker import perform, perform_async
 
 __all__ = ("CANCELLED", "Interrupts", "await_threads")
 
 CANCELLED = 130
-"""The exit code of what Ctrl-C or SIGTERM has ended: 128 and the number of SIGINT, as shells have it."""
+"""The exit code of what one of these signals has ended: 128 and the number of SIGINT, as shells have it."""
 
-_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 _STOP = 0  # among the numbers of signals, of which it is none
 _PATIENCE = 0.5  # seconds for the event loop to take note, for threads to end, and for output to be flushed
 _BODIES = (perform.__code__, perform_async.__code__)
@@ -44,7 +43,7 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Has Ctrl-C and SIGTERM cancel a run, for the length of a ``with`` block.
+    """Has Ctrl-C, SIGTERM and SIGHUP, which a terminal sends that is closed, cancel a run, for the length of a ``with`` block.
 
     Before there is a run they raise KeyboardInterrupt, and after it they end the
     process, which may be waiting for threads that nothing can stop.  One that was
@@ -207,7 +206,7 @@ def await_threads(tasks: Collection[str], *, cancelled: bool) -> None:
     whose = f"the code of {', '.join(map(repr, tasks))}" if tasks else f"code on {left[0].name!r}"
     if cancelled:
         end_process(f"{whose} is still running on a thread and cannot be stopped; ending the process")
-    click.echo(f"dpcore: waiting for {whose}, which is still running on a thread; Ctrl-C ends it", err=True)
+    complain(f"waiting for {whose}, which is still running on a thread; Ctrl-C ends it")
     while _threads():
         patience.wait(0.1)
 

@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dpcore.cli.report import Report, word
+from dpcore.cli.report import Report
 from dpcore.cli.screen import Screen
-from dpcore.cli.text import seconds
 from dpcore.jobs import Outcome, State
 from dpcore.runs import Run
 from dpcore.tasks import Task
+from dpcore.timelines import seconds, word
 
 __all__ = ("LiveReport",)
 

@@ -6,6 +6,7 @@ Whoever sets up logging in a file of tasks or in a plugin has the say instead.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,11 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(f"{self.format(record)}\n")
+            line = f"{self.format(record)}\n"
+            if sys.stderr.closed:  # by the user's code; nothing has to be wrong with the file behind it
+                os.write(2, line.encode(errors="backslashreplace"))
+                return
+            sys.stderr.write(line)
             sys.stderr.flush()
         except Exception:  # noqa: BLE001  (what a record raises as it is written is for logging to tell)
             self.handleError(record)

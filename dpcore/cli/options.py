@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ("DEFAULTS", "adapter_options", "plugin_option")
+__all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "plugin_option")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,6 +17,9 @@ DEFAULTS: Mapping[str, str] = {
     "broker": "memory",
     "store": "sqlite:.dpcore/runs.db",
 }
+
+KINDS = ("broker", "queue", "trigger", "io", "executor", "store")
+"""The keys of :data:`dpcore.providers.KINDS`, which takes a while to import."""
 
 _HELP = {
     "executor": "Where tasks run.",
@@ -35,7 +38,7 @@ def adapter_options(*kinds: str) -> Callable[[F], F]:
                 f"--{kind}",
                 metavar="ADAPTER",
                 help=f"{_HELP[kind]}  [default: {DEFAULTS[kind]}]",
-                shell_complete=_completing(kind),
+                shell_complete=completing("adapter"),
             )
             function = option(function)
         return function
@@ -43,11 +46,13 @@ def adapter_options(*kinds: str) -> Callable[[F], F]:
     return decorate
 
 
-def _completing(kind: str) -> Callable[[click.Context, click.Parameter, str], Any]:
-    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> Any:
-        from dpcore.cli.completion import complete_adapter  # what it takes is needed by nobody else
+def completing(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """Return what offers a shell *what* fits an option: a key of :data:`dpcore.cli.completion.OFFERS`."""
 
-        return complete_adapter(kind)(ctx, option, incomplete)
+    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> Any:
+        from dpcore.cli.completion import OFFERS  # what it takes is needed by nobody else
+
+        return OFFERS[what](ctx, option, incomplete)
 
     return complete
 
@@ -61,6 +66,7 @@ def plugin_option(*, is_eager: bool = False) -> Callable[[F], F]:
         multiple=True,
         is_eager=is_eager,
         callback=_with_those_before,
+        shell_complete=completing("plugin"),
         help="Load a plugin: an installed one, or a module; no:NAME blocks one.",
     )
 

@@ -14,25 +14,31 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
-import click
+from dpcore.cli.refusal import Refusal, complain
+from dpcore.words import printable
 
-from dpcore.cli.refusal import Refusal
+__all__ = ("CLOSED", "flush_output", "lose", "not_written", "open_streams", "reader_is_gone", "reserved_stdout", "tell")
 
-__all__ = ("flush_output", "lose", "not_written", "open_streams", "reader_is_gone", "reserved_stdout", "tell")
+CLOSED = "the code that was run has closed the stream"
+"""Why nothing can be written where nothing is wrong with the file behind it."""
 
 
 def tell(text: str, out: TextIO | None = None) -> None:
-    """Write what the command is for, to stdout unless *out* is given.
+    """Write what the command is for, to stdout unless *out* is given; what a terminal would obey is escaped.
 
     Raises :class:`~dpcore.cli.refusal.Refusal` if it cannot be written.
     """
     stream = sys.stdout if out is None else out
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text, keep="\n\t"), file=stream, flush=True)
     except OSError as error:
         lose(stream)
         if not isinstance(error, BrokenPipeError):
             raise not_written(error) from error
+    except ValueError as error:
+        if not stream.closed:
+            raise
+        raise Refusal(f"the output cannot be written: {CLOSED}") from error
 
 
 def not_written(error: OSError) -> Refusal:
@@ -81,7 +87,7 @@ def flush_output() -> None:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and stream is sys.stdout:
                 with suppress(OSError):
-                    click.echo(f"dpcore: some of the output is lost: {error.strerror}", err=True)
+                    complain(f"some of the output is lost: {error.strerror}")
             with suppress(OSError, ValueError):
                 lose(stream)
 

@@ -30,11 +30,14 @@ class Project(NamedTuple):
     def read(cls, names: Iterable[str] = (), *, block: Iterable[str] = ()) -> Project:
         """Read the nearest project file, and load the plugins *names* and the project's own.
 
-        *names* are as ``-p`` takes them, before the command and after it.
+        *names* are as ``-p`` takes them, before the command and after it.  Whoever names
+        a plugin, it may lie beside the project file or in the current folder.
         """
         config, names = Config.read(), [*names]
-        if names and str(Path.cwd()) not in sys.path:
-            sys.path.append(str(Path.cwd()))  # last, so that a plugin of the project's is found and nothing is hidden
+        if names or config.plugins:
+            for folder in (config.root, Path.cwd()):
+                if folder is not None and str(folder) not in sys.path:
+                    sys.path.append(str(folder))  # last, so that a plugin of the project's is found and hides nothing
         plugins = Plugins(load=names, block=block, config=config)
         if config.root is not None:
             plugins.load_conf(config.root)
@@ -42,7 +45,7 @@ class Project(NamedTuple):
 
     def choose(self, kind: str, option: str | None) -> Value:
         """Return the adapter of *kind* that is wanted, and who said so."""
-        return self.config.choice(kind, option, DEFAULTS[kind], said="option")
+        return self.config.choice(kind, option, DEFAULTS[kind], said=f"--{kind}")
 
     def check(self, choices: Mapping[str, Value]) -> None:
         """Raise what is wrong with the adapters that were chosen, before anything is begun with them.

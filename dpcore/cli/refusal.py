@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from os.path import dirname
 from typing import IO, Any
 
@@ -11,7 +13,7 @@ import click
 
 import dpcore
 
-__all__ = ("Refusal", "described", "refusal_of", "users_traceback")
+__all__ = ("Refusal", "complain", "described", "refusal_of", "users_traceback")
 
 _INTERNAL = ("<frozen importlib", f"{dirname(dpcore.__file__)}{os.sep}")
 
@@ -23,7 +25,24 @@ class Refusal(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message to stderr."""
-        click.echo(f"dpcore: {self.message}", file=file, err=file is None)
+        if file is None:
+            complain(self.message)
+        else:
+            click.echo(f"dpcore: {self.message}", file=file)
+
+
+def complain(message: str) -> None:
+    """Say on stderr what is wrong, also if the user's code has closed ``sys.stderr``; a terminal obeys nothing of it."""
+    from dpcore.words import printable
+
+    message = "\n".join(printable(line, keep="\t") for line in message.splitlines())
+    with suppress(OSError):  # the terminal is gone: nobody is there to be told
+        try:
+            click.echo(f"dpcore: {message}", err=True)
+        except ValueError:
+            if not sys.stderr.closed:
+                raise
+            os.write(2, f"dpcore: {message}\n".encode(errors="backslashreplace"))
 
 
 def refusal_of(error: BaseException) -> Refusal | None:

@@ -10,21 +10,21 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-import click
-
 from dpcore.app import Result
-from dpcore.cli.output import lose
-from dpcore.cli.text import counted, seconds
+from dpcore.cli.output import CLOSED, lose
+from dpcore.cli.refusal import complain
 from dpcore.jobs import Outcome, State
 from dpcore.plans import Plan
 from dpcore.runs import Run
 from dpcore.tasks import Task
-from dpcore.words import listed
+from dpcore.timelines import columns, padded, seconds, word
+from dpcore.words import counted, listed, printable
 
-__all__ = ("Report", "error_of", "left_out", "result_as_data", "word")
+__all__ = ("Report", "error_of", "left_out", "result_as_data")
 
 _FAILED = (State.FAILED, State.TIMED_OUT)
 _WIDEST = 40
+_TAB = "\t"
 _MOST = 20  # failed or skipped tasks that are told one by one
 
 
@@ -38,6 +38,7 @@ class Report:
     def __init__(self, out: TextIO, shown: str, *, quiet: bool = False) -> None:
         self.out, self.shown, self.quiet = out, shown, quiet
         self._width = 0
+        self._is_lost = False
 
     def __enter__(self) -> Self:
         return self
@@ -56,17 +57,27 @@ class Report:
 
     def say(self, line: str = "") -> None:
         """Print a line, and have it seen at once."""
+        if self._is_lost:
+            return
         try:
             print(line, file=self.out, flush=True)
         except OSError as error:
             lose(self.out)
             if not isinstance(error, BrokenPipeError):
-                click.echo(f"dpcore: no more is shown of the run, which goes on: {error.strerror}", err=True)
+                self._lose(error.strerror)
+        except ValueError:
+            if not self.out.closed:
+                raise
+            self._lose(CLOSED)
+
+    def _lose(self, why: str | None) -> None:
+        self._is_lost = True
+        complain(f"no more is shown of the run, which goes on: {why}")
 
     def dpcore_run_changed(self, run: Run, new: State) -> None:
         """Say which run begins."""
         if new is State.RUNNING:
-            self._width = min(_WIDEST, max(map(len, run.plan.order)))
+            self._width = min(_WIDEST, max(map(columns, run.plan.order)))
             self.say(f"run {run.run_id}: {counted(len(run.plan), 'task')} of {self.shown}")
             for line in left_out(run.plan):
                 self.say(line)
@@ -75,9 +86,9 @@ class Report:
         """Say how an attempt ended; what never began is told at the end."""
         if outcome is None or new is State.SKIPPED or (new is State.CANCELLED and not outcome.attempt):
             return
-        line = f"{self.styled(new, f'{word(new):9}')}  {task.name:{self._width}}  {seconds(outcome.duration)}"
+        line = f"{self.styled(new, f'{word(new):9}')}  {padded(task.name, self._width)}  {seconds(outcome.duration)}"
         if new is State.RETRYING:
-            line += f"  (attempt {attempt} of {task.max_retries + 1} failed: {error_of(outcome)})"
+            line += f"  (attempt {attempt} of {task.max_retries + 1} failed: {printable(error_of(outcome))})"
         elif outcome.attempt > 1:
             line += f"  (attempt {outcome.attempt})"
         self.say(line)
@@ -99,7 +110,7 @@ class Report:
         if skipped:
             self.say()
         for name, reason in skipped[:_MOST]:
-            self.say(f"skipped  {name}, because {reason}")
+            self.say(f"skipped  {name}, because {printable(reason)}")
         if len(skipped) > _MOST:
             self.say(f"skipped  {counted(len(skipped) - _MOST, 'more task')}")
         if not (self.quiet and result.state is State.SUCCEEDED):
@@ -113,7 +124,7 @@ class Report:
         else:
             rest = [f"{number:,} {word(state)}" for state, number in counts.items() if state is not State.SUCCEEDED]
             how = ", ".join([f"{counts[State.SUCCEEDED]:,} of {total} succeeded", *rest])
-        why = f" ({result.reason})" if result.reason else ""
+        why = f" ({printable(result.reason)})" if result.reason else ""
         return f"{self.styled(result.state, str(result.state))}{why}: {how} in {seconds(result.duration)}, run {result.run_id}"
 
 
@@ -161,10 +172,5 @@ def result_as_data(result: Result) -> dict[str, Any]:
     }
 
 
-def word(state: State) -> str:
-    """Write a state as people do."""
-    return state.replace("_", " ")
-
-
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+    return "\n".join(f"    {printable(line, keep=_TAB)}".rstrip() for line in text.splitlines())

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any
 
-import anyio
 import click
 
-from dpcore.app import App, Result
-from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
-from dpcore.cli.log import told_log
 from dpcore.cli.options import DEFAULTS, adapter_options, plugin_option
-from dpcore.cli.output import reserved_stdout, tell
-from dpcore.cli.project import Project
-from dpcore.cli.refusal import Refusal, described
-from dpcore.cli.report import Report, result_as_data
-from dpcore.cli.runs import selected
-from dpcore.cli.screen import is_screen
-from dpcore.cli.selection import Selection, selection_options
-from dpcore.cli.source import load
-from dpcore.errors import RunNotFoundError
-from dpcore.jobs import State
-from dpcore.runs import Run
+from dpcore.cli.selection import selection_options
 
 __all__ = ("run",)
-
-_CODES = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: CANCELLED}
 
 
 @click.command()
@@ -61,79 +40,6 @@ def run(
       dpcore run orders.py +total --param day=2026-11-22
       dpcore run shop.orders --tag nightly --executor threads?slots=4 --json
     """
-    adapters = {kind: given.pop(kind) for kind in DEFAULTS}
-    options = {name: given.pop(name) for name in ("fail_fast", "keep")}
-    with Interrupts() as interrupts, told_log(verbose), _output(as_json) as out:
-        project = Project.read(plugin)
-        choices: dict[str, Any] = {kind: project.choose(kind, option) for kind, option in adapters.items()}
-        project.check(choices)
-        source = load(target)
-        app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
-        with _report(sys.stderr if as_json else out, source.shown, quiet) as report:
-            interrupts.before_end = report.close
-            if not quiet:
-                project.plugins.register(report, "report")
-            result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
-        report.end(result)
-        if as_json:
-            tell(json.dumps(result_as_data(result), indent=2), out)
-        still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
-        await_threads(still_running, cancelled=bool(interrupts.reason))
-    ctx.exit(_CODES[result.state])
+    from dpcore.cli.running import Told, run_and_tell  # what --help need not wait for
 
-
-def _report(out: TextIO, shown: str, quiet: bool) -> Report:
-    if quiet or not is_screen(out):
-        return Report(out, shown, quiet=quiet)
-    from dpcore.cli.live import LiveReport
-
-    return LiveReport(out, shown)
-
-
-@contextmanager
-def _output(as_json: bool) -> Iterator[TextIO]:
-    if as_json:
-        with reserved_stdout() as out:
-            yield out
-    else:
-        yield sys.stdout
-
-
-async def _driven(app: App, interrupts: Interrupts, selection: Selection, options: dict[str, Any]) -> Result:
-    cancelling = _Cancelling(app)
-    with app.plugins.temporary(cancelling, "interrupts"), interrupts.calling(cancelling.cancel):
-        async with app:
-            arguments = selection.arguments
-            if selection.from_run is not None:
-                arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
-            try:
-                return await app.run(*selection.selection, **arguments, **options, check=False)
-            except Exception as error:
-                if not cancelling.run_id:
-                    raise
-                raise Refusal(
-                    f"run {cancelling.run_id} was broken off, and is recorded only as far as it had come: "
-                    f"{described(error)}"
-                ) from error
-
-
-class _Cancelling:
-    """Cancels the run of *app*, or, if it has not begun, as soon as it has, so that this is recorded."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self.run_id = self._reason = ""
-
-    def dpcore_run_changed(self, run: Run, new: State) -> None:
-        """Learn the id of the run."""
-        if new is State.RUNNING:
-            self.run_id = run.run_id
-            if self._reason:  # not now, in the middle of its first step
-                asyncio.get_running_loop().call_soon(self.cancel, self._reason)
-
-    def cancel(self, reason: str) -> None:
-        """Cancel the run."""
-        self._reason = reason
-        if self.run_id:
-            with suppress(RunNotFoundError):  # it has just ended
-                self._app.cancel(self.run_id, reason)
+    ctx.exit(run_and_tell(target, plugin, Told(as_json, quiet, verbose), given))

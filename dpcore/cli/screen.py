@@ -28,7 +28,7 @@ _WHOLE, _ERASE_LINE, _ERASE_BELOW = "\x1b[r", "\x1b[2K", "\x1b[J"
 
 def is_screen(out: TextIO) -> bool:
     """Tell whether *out* is a terminal that can keep some rows, and has room for it."""
-    if not out.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+    if out.closed or not out.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return False
     return _size(out) is not None
 

@@ -7,29 +7,28 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from dpcore.cli.completion import complete_selection, complete_tag, complete_target
-from dpcore.hints import MISSING
+from dpcore.cli.options import completing
 
 __all__ = ("Selection", "selection_options")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("target", metavar="FILE_OR_MODULE", shell_complete=complete_target),
-    click.argument("selection", nargs=-1, metavar="[SELECTION]...", shell_complete=complete_selection),
+    click.argument("target", metavar="FILE_OR_MODULE", shell_complete=completing("target")),
+    click.argument("selection", nargs=-1, metavar="[SELECTION]...", shell_complete=completing("selection")),
     click.option(
         "--tag",
         "tags",
         metavar="TAG",
         multiple=True,
-        shell_complete=complete_tag,
+        shell_complete=completing("tag"),
         help="Select the tasks with this tag.",
     ),
     click.option(
         "--exclude",
         metavar="SELECTION",
         multiple=True,
-        shell_complete=complete_selection,
+        shell_complete=completing("selection"),
         help="Leave these tasks out.",
     ),
     click.option(
@@ -37,11 +36,16 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "root_tasks",
         metavar="TASK",
         multiple=True,
-        shell_complete=complete_selection,
+        shell_complete=completing("selection"),
         help="Begin at exactly this task.",
     ),
     click.option("--include-upstream", is_flag=True, help="Run what the root tasks wait for, too."),
-    click.option("--from-run", metavar="RUN", help="Take from an earlier run what the selection does not make."),
+    click.option(
+        "--from-run",
+        metavar="RUN",
+        shell_complete=completing("run"),
+        help="Take from an earlier run what the selection does not make.",
+    ),
     click.option("--strict", is_flag=True, help="Refuse data between tasks that have no type hints."),
 )
 
@@ -97,5 +101,7 @@ def selection_options(param_help: str, *, names_only: bool = False) -> Callable[
 
 
 def _params(texts: Iterable[str]) -> dict[str, Any]:
+    from dpcore.hints import MISSING
+
     pairs = (text.partition("=") for text in texts)
     return {name: value if equals else MISSING for name, equals, value in pairs}

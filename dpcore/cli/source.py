@@ -50,8 +50,20 @@ def load(target: str) -> Source:
         recorded = place
     registry = _named(module, place, name) if name else _only(module, place)
     if not registry:
-        raise Refusal(f"{target} has no tasks; decorate a function with @task (from dpcore import task)")
+        raise Refusal(_without_tasks(target, module))
     return Source(registry, target, f"{recorded}:{name}" if name else recorded)
+
+
+def _without_tasks(target: str, module: ModuleType) -> str:
+    folder = next(iter(getattr(module, "__path__", ())), None)
+    if folder is not None and getattr(module, "__file__", None) is None:
+        return _folder(target, Path(folder))
+    return f"{target} has no tasks; decorate a function with @task (from dpcore import task)"
+
+
+def _folder(place: str, folder: Path) -> str:
+    there = f" ({_files_in(folder)})" if _names_in(folder) else ", though none there ends in .py"
+    return f"{place!r} is a folder; name a file in it{there}, or a module"
 
 
 def _parted(target: str) -> tuple[str, str]:
@@ -71,8 +83,10 @@ def _is_file(place: str) -> bool:
 def _checked_file(place: str) -> Path:
     file = Path(place).expanduser().absolute()
     if file.is_dir():
-        raise Refusal(f"{place!r} is a folder; name a file in it ({_files_in(file)}), or a module")
+        raise Refusal(_folder(place, file))
     if not file.is_file():
+        if not file.parent.is_dir():
+            raise Refusal(f"there is no file {place!r}, nor the folder {str(file.parent)!r}")
         near = nearest(file.name, _names_in(file.parent)) or f" (Python files there: {_files_in(file.parent)})"
         raise Refusal(f"there is no file {place!r}{near}")
     if file.suffix != ".py" or "." in file.stem:
@@ -84,11 +98,11 @@ def _checked_file(place: str) -> Path:
 
 
 def _names_in(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []
+    return sorted(file.name for file in folder.glob("*.py"))
 
 
 def _files_in(folder: Path) -> str:
-    return listed(_names_in(folder), 5) if folder.is_dir() else "the folder is not there either"
+    return listed(_names_in(folder), 5)
 
 
 def _imported_file(file: Path) -> ModuleType:

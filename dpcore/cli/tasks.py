@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import click
 
-from dpcore.cli.completion import complete_tag, complete_target
-from dpcore.cli.output import reserved_stdout, tell
-from dpcore.cli.source import load
-from dpcore.cli.text import table
-from dpcore.hints import MISSING, shown
-from dpcore.tasks import Task
+from dpcore.cli.options import completing
 
 __all__ = ("tasks",)
 
-_WIDEST = 60
-
 
 @click.command()
-@click.argument("target", metavar="FILE_OR_MODULE", shell_complete=complete_target)
+@click.argument("target", metavar="FILE_OR_MODULE", shell_complete=completing("target"))
 @click.option(
     "--tag",
     "tags",
     metavar="TAG",
     multiple=True,
-    shell_complete=complete_tag,
+    shell_complete=completing("tag"),
     help="Show only the tasks with this tag.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with JSON Schemas.")
@@ -38,53 +28,6 @@ def tasks(target: str, tags: tuple[str, ...], as_json: bool) -> None:
       dpcore tasks orders.py
       dpcore tasks shop.orders --tag nightly --json
     """
-    with reserved_stdout() as out:  # what the file prints while it is imported is no part of the list
-        found = [task for task in load(target).registry.values() if not tags or {*tags} & {*task.tags}]
-        if as_json:
-            tell(json.dumps([_as_data(task) for task in found], indent=2), out)
-        elif found:
-            tell("\n".join(table([("task", "tags", "takes", "gives", "does"), *map(_row, found)])), out)
-        else:
-            tell("no task has such a tag", out)
+    from dpcore.cli.catalogue import tell_tasks  # what --help need not wait for
 
-
-def _row(task: Task) -> tuple[str, ...]:
-    takes = ", ".join(_parameter(name, one.hint, one.required) for name, one in task.parameters.items())
-    first = next(iter(task.description.strip().splitlines()), "")
-    return (task.name, ", ".join(task.tags) or "-", _cut(takes) or "-", _cut(_gives(task)), _cut(first) or "-")
-
-
-def _parameter(name: str, hint: Any, required: bool) -> str:
-    said = name if hint is MISSING else f"{name}: {shown(hint)}"
-    return said if required else f"[{said}]"
-
-
-def _gives(task: Task) -> str:
-    if task.returns_nothing:
-        return "nothing"
-    hint = "?" if task.result is MISSING else shown(task.result)
-    return f"{hint}, many" if task.many else hint
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
-
-
-def _as_data(task: Task) -> dict[str, Any]:
-    return {
-        "name": task.name,
-        "place": task.place,
-        "tags": list(task.tags),
-        "description": task.description,
-        "dependencies": list(task.dependencies),
-        "inputs": dict(task.inputs),
-        "each": task.each,
-        "streams": task.streams,
-        "parameters": {
-            name: {"hint": None if one.hint is MISSING else shown(one.hint), "required": one.required}
-            for name, one in task.parameters.items()
-        },
-        "result": None if task.result is MISSING else shown(task.result),
-        "parameters_schema": task.schema.parameters_json_schema(),
-        "result_schema": task.schema.result_json_schema(),
-    }
+    tell_tasks(target, tags, as_json=as_json)

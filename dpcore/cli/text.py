@@ -1,22 +1,14 @@
-"""How numbers, durations and tables are written for people."""
+"""How times and tables are written for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from dpcore.timelines import seconds
+from dpcore.timelines import columns, padded
+from dpcore.words import printable
 
-__all__ = ("counted", "local_time", "seconds", "table")
-
-
-def counted(number: int, word: str) -> str:
-    """Write a number with its word.
-
-    >>> counted(1, "task"), counted(1200, "task")
-    ('1 task', '1,200 tasks')
-    """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+__all__ = ("local_time", "table")
 
 
 def local_time(timestamp: float) -> str:
@@ -27,12 +19,14 @@ def local_time(timestamp: float) -> str:
 def table(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
     """Write rows of cells as lines, each column as wide as its widest cell.
 
+    What a terminal would obey is escaped.
+
     >>> table([("state", "run"), ("failed", "r1")])
     ['state   run', 'failed  r1']
     """
-    cells = [*rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
     return [
-        (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
+        (indent + "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True))).rstrip()
         for row in cells
     ]

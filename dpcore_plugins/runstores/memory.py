@@ -31,6 +31,9 @@ class MemoryRunStore(RunStore):
         self._rows: dict[str, _Row] = {}
         self._open = False
 
+    def __str__(self) -> str:
+        return "memory"
+
     async def __aenter__(self) -> Self:
         self._open = True
         return self

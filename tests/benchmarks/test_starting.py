@@ -82,7 +82,13 @@ executor = "threads"
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "--help"]], ids=" ".join)
+HELPS = (
+    "", "completion", "config", "plan", "plugins", "plugins doctor", "plugins info", "plugins why", "run", "runs",
+    "runs show", "tasks",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [[*command.split(), "--help"] for command in HELPS], ids=" ".join)
 @pytest.mark.parametrize("where", ["", " in a project"], ids=["outside", "in a project"])
 def test_help_comes_as_click_and_rich_do(arguments: list[str], where: str, tmp_path: Path, side_by_side: Any) -> None:
     """A project may say a word about plugins, and plugins may bring commands: there it has to look."""

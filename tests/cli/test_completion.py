@@ -70,6 +70,24 @@ def test_adapters_are_completed_also_those_of_plugins(completed, write):
     assert completed("run", "flow.py", "--executor", "") == []
 
 
+def test_plugins_are_completed_and_adapters_by_their_kind_or_all_of_them(completed):
+    assert completed("plugins", "info", "") == ["memory", "filesystem", "inline", "threads", "sqlite", "default"]
+    assert completed("plugins", "why", "io", "f") == ["filesystem"]
+    assert completed("run", "flow.py", "-p", "") == ["default"]
+    assert completed("run", "flow.py", "-p", "no:") == ["no:default"]
+
+
+def test_runs_are_completed_that_the_store_has(completed, command, orders, folder):
+    assert completed("runs", "show", "") == ["latest"]
+    assert [file.name for file in folder.iterdir()] == ["orders.py"]
+    command("run", "orders.py")
+    run_id = command("runs").stdout.split()[-1]
+    assert completed("runs", "show", "") == ["latest", run_id]
+    assert completed("runs", "show", run_id[:6]) == [run_id]
+    assert completed("run", "orders.py", "--from-run", "l") == ["latest"]
+    assert completed("runs", "show", "--store", "nonsense", "") == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_a_shell_is_one_that_asks_dpcore(command, shell):
     said = command("completion", shell).stdout

@@ -28,7 +28,7 @@ def test_every_adapter_is_there_with_its_settings_and_their_sources(command, wri
         ["executor = threads", "(default)"],
         ["io = filesystem:./results", "(dpcore.toml)"],
         ["path", "str | Path", repr(str(folder / "results")), "dpcore.toml", "(default: '.dpcore/runs')"],
-        ["store = memory", "(option)"],
+        ["store = memory", "(--store)"],
     ):
         assert line in lines
     slots = next(line for line in lines if line[0] == "slots")

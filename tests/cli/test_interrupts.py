@@ -1,7 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGKILL, to processes that run tasks."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGKILL, to processes that run tasks."""
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -52,8 +53,10 @@ from dpcore import task
         pass
 """
 
-both = pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")], ids=["SIGINT", "SIGTERM"]
+each = pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 
 
@@ -67,7 +70,7 @@ def wait_for(process, line, stream="stdout"):
     pytest.fail(f"it ended without saying {line!r}, but {read}: {process.stderr.read()}")
 
 
-@both
+@each
 def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, number, reason):
     write("waiting.py", WAITING)
     process = start("run", "waiting.py")
@@ -83,7 +86,7 @@ def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, n
     }  # fmt: skip
 
 
-@both
+@each
 def test_a_task_that_is_stuck_on_a_thread_does_not_keep_the_process(start, command, write, number, reason):
     write("stuck.py", STUCK)
     process = start("run", "stuck.py", "--json")
@@ -96,7 +99,7 @@ def test_a_task_that_is_stuck_on_a_thread_does_not_keep_the_process(start, comma
     assert "cancelled" in command("runs").stdout
 
 
-@both
+@each
 @pytest.mark.parametrize(("executor", "colour"), [("inline", ""), ("threads", "async ")])
 def test_a_body_that_blocks_the_event_loop_is_interrupted(start, command, write, number, reason, executor, colour):
     write("blocking.py", BLOCKING.format(colour))
@@ -128,6 +131,39 @@ def test_a_signal_that_the_system_gives_to_another_thread_counts_as_well(start, 
     assert ("cancelled (SIGTERM)" in out, err) == (True, "")
 
 
+SESSION = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from dpcore.cli import main
+main()
+"""
+
+
+def test_a_terminal_that_is_closed_cancels_the_run_and_that_is_recorded(command, write, folder):
+    write("waiting.py", WAITING)
+    ours, theirs = pty.openpty()
+    environ = os.environ | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", SESSION, "run", "waiting.py"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environ,
+    )
+    os.close(theirs)
+    try:
+        said = b""
+        while b"body runs" not in said:
+            said += os.read(ours, 1 << 16)
+        os.close(ours)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    shown = json.loads(command("runs", "show", "--json").stdout)
+    assert (shown["state"], shown["reason"]) == ("cancelled", "SIGHUP")
+
+
 def test_a_second_signal_ends_the_process_at_once(start, command, write):
     write(
         "stubborn.py",
@@ -155,7 +191,7 @@ def test_a_second_signal_ends_the_process_at_once(start, command, write):
     assert "running" in command("runs").stdout
 
 
-@both
+@each
 def test_a_signal_before_anything_runs_leaves_no_record(start, command, write, folder, number, reason):
     write("slow.py", "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n")
     process = start("run", "slow.py")
@@ -198,11 +234,13 @@ def test_a_signal_that_was_to_be_ignored_is_ignored(folder, write):
         import os, signal
         def dpcore_started(app):
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGTERM)
         """,
     )
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as for a job in the background of a script
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
         "from dpcore.cli import main; main()"
     )
     command = [sys.executable, "-P", "-W", "error", "-c", code, "run", "waiting.py", "-p", "both"]

@@ -9,10 +9,22 @@ import sys
 import pytest
 from importlib_metadata import version
 
+from dpcore.cli.commands import BUILT_IN
+from dpcore.cli.options import KINDS
+from dpcore.cli.plugins import plugins
+from dpcore.cli.runs import runs
+from dpcore.providers import KINDS as KINDS_OF_PROVIDERS
+
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("DPCORE_")}
 
 PLUGINS = ["dpcore.cli.plugins"] + [
     f"dpcore.cli.plugins.{name}" for name in ("doctor", "found", "info", "listing", "why")
+]
+
+COMMANDS = [
+    [],
+    *([name] for name in BUILT_IN),
+    *([group, name] for group, one in (("plugins", plugins), ("runs", runs)) for name in one.commands),
 ]
 
 HELLO = """
@@ -51,22 +63,7 @@ def test_help_lists_every_command_with_its_summary(command):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ["run"],
-        ["plan"],
-        ["plugins"],
-        ["runs"],
-        ["runs", "show"],
-        ["plugins", "info"],
-        ["tasks"],
-        ["config"],
-        ["plugins", "why"],
-        ["plugins", "doctor"],
-        [],
-    ],
-)
+@pytest.mark.parametrize("name", [one for one in COMMANDS if one != ["completion"]], ids=" ".join)
 def test_the_help_of_each_command_has_an_example(command, name):
     assert re.search(rf"Examples?:\n +dpcore {' '.join(name)}", command(*name, "--help").stdout)
 
@@ -83,14 +80,21 @@ def test_a_misspelt_command_is_told_the_nearest(command):
     )
 
 
-def test_help_imports_nothing_that_takes_its_time(folder):
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
+def test_the_help_of_no_command_imports_what_takes_its_time(folder, name):
     code = (
-        "import sys\nfrom dpcore.cli.commands import cli\ncli(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+        "import sys\nfrom dpcore.cli.commands import cli\n"
+        f"cli({[*name, '--help']}, standalone_mode=False)\nprint(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=CLEAN, capture_output=True, text=True, check=True)
-    loaded = done.stdout.splitlines()[-1].split()
-    for heavy in ("asyncio", "anyio", "pluggy", "msgspec", "rich", "dpcore.app", "dpcore.errors", "dpcore.plugins"):
-        assert heavy not in loaded
+    loaded = set(done.stdout.splitlines()[-1].split())
+    ours = {one for one in loaded if one.startswith("dpcore.") and not one.startswith("dpcore.cli.")}
+    assert ours == {"dpcore.cli", "dpcore.words"}
+    assert not loaded & {"asyncio", "anyio", "json", "logging", "pluggy", "msgspec", "rich"}
+
+
+def test_the_kinds_that_options_name_are_those_of_providers():
+    assert (*KINDS_OF_PROVIDERS,) == KINDS
 
 
 def test_help_and_the_list_of_plugins_import_no_adapter_and_no_other_command(folder):

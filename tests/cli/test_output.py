@@ -84,3 +84,49 @@ def test_what_a_task_prints_and_is_lost_is_said(shell, write):
 
 def test_without_a_stderr_the_document_is_still_alone_on_stdout(shell):
     assert json.loads(shell(["run", "orders.py", "--json"], "2>&-").stdout)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"], ["--json"], ["-v"]], ids=" ".join)
+@pytest.mark.parametrize("where", ["on import", "in a task"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_the_users_code_closes_changes_nothing_of_how_a_run_went(shell, write, options, where, name):
+    closing = f"sys.{name}.close()"
+    write(
+        "closes.py",
+        f"""
+        import logging, sys
+        from dpcore import task
+        {closing if where == "on import" else ""}
+        @task
+        def closes():
+            {closing if where == "in a task" else ""}
+            logging.getLogger("mine").warning("still heard")
+        """,
+    )
+    write("fails.py", "from closes import *\n@task\ndef fails(closes: None): raise ValueError('no')\n")
+    done = shell(["run", "closes.py", *options], "")
+    assert done.returncode == 0
+    assert "warning  mine: still heard" in done.stderr
+    assert shell(["run", "fails.py", *options], "").returncode == 1
+    if options == ["--json"]:
+        assert json.loads(done.stdout)["state"] == "succeeded"
+    elif name == "stderr":
+        assert ("succeeded: 1 task" in done.stdout) == (not options or options == ["-v"])
+    elif not options:
+        words = "no more is shown of the run, which goes on: the code that was run has closed the stream\n"
+        assert done.stderr.count(words) == 1
+
+
+def test_a_refusal_is_one_line_although_the_users_code_has_closed_stderr(shell, write):
+    write("closes.py", "import sys\nsys.stderr.close()\n")
+    done = shell(["run", "closes.py"], "")
+    assert (done.returncode, done.stderr) == (
+        2, "dpcore: closes.py has no tasks; decorate a function with @task (from dpcore import task)\n"
+    )  # fmt: skip
+
+
+def test_a_plugin_that_closes_stdout_is_one_line_where_that_was_what_the_command_is_for(shell, write):
+    write("closing.py", "import sys\nsys.stdout.close()\n")
+    done = shell(["plugins", "-p", "closing"], "")
+    words = "dpcore: the output cannot be written: the code that was run has closed the stream\n"
+    assert (done.returncode, done.stderr) == (2, words)

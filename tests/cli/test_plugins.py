@@ -213,7 +213,7 @@ def test_info_of_a_plugin_says_what_it_offers(command, plugin):
 
 def test_info_of_what_is_not_there_is_told_the_nearest(command):
     said = command("plugins", "info", "sqlte", code=2).stderr
-    assert "there is no adapter or plugin 'sqlte'; did you mean 'sqlite'?" in said
+    assert "there is no adapter or plugin 'sqlte'; dpcore plugins lists them; did you mean 'sqlite'?" in said
     assert "there is no executor 'sqlite'" in command("plugins", "info", "sqlite", "--kind", "executor", code=2).stderr
 
 
@@ -235,7 +235,7 @@ def test_why_tells_a_conflict_and_both_ways_out_of_it(command, plugin):
     plugin("beta")
     options = ["-p", "acme", "-p", "beta"]
     said = command("plugins", "why", "broker", "loud", *options, code=1).stdout
-    assert "2 plugins offer a broker 'loud', and none is taken silently; say loud@acme or loud@beta" in said
+    assert "the broker 'loud' is offered by 2 plugins, and none is taken silently; say loud@acme or loud@beta" in said
     assert "block one: -p no:acme or -p no:beta" in said
     said = command("plugins", "why", "broker", "loud@beta", *options).stdout
     assert "the broker 'loud@beta' is loud@beta, because 'loud@beta' says so, of these:\n  loud@acme: " in said

@@ -63,6 +63,33 @@ def test_a_failure_is_told_with_the_users_frames_and_what_was_skipped(command, w
     assert re.search(r"^failed: 1 of 5 tasks succeeded, 2 failed, 2 skipped in .* s, run [\w-]+$", said, re.MULTILINE)
 
 
+def test_no_terminal_obeys_what_an_error_says(command, write):
+    write(
+        "loud.py",
+        r"""
+        from dpcore import task
+        BELL = "\x1b]0;mine\x07"
+        @task(max_retries=1)
+        def loud(): raise ValueError(f"cleared \x1b[2J\n\tand {BELL}")
+        @task
+        def items():
+            yield 1
+        @task(each="items", fail_safe=True)
+        def each(items): raise ValueError(BELL)
+        """,
+    )
+    said = command("run", "loud.py", code=1)
+    assert not {*"\x1b\x07"} & {*said.output}
+    assert said.stdout.count("(attempt 1 of 2 failed: ValueError: cleared \\x1b[2J)") == 1
+    assert "    ValueError: cleared \\x1b[2J\n    \tand \\x1b]0;mine\\x07\n" in said.stdout
+    write("refused.py", r"raise ValueError('\x1b[2J')")
+    said = command("run", "refused.py", code=2)
+    assert said.stderr.endswith("ValueError: \\x1b[2J\n")
+    shown = command("runs", "show").output
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_run_succeeds_although_a_fail_safe_task_fails(command, write):
     write("failing.py", FAILING)
     assert "succeeded: 1 of 2 tasks succeeded, 1 failed in" in command("run", "failing.py", "extra", "apart").stdout
@@ -334,7 +361,7 @@ def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
             "no plugin offers the executor 'thread' (there are: 'inline', 'threads'); did you mean",
         ),
         (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
-        (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from option, does not convert"),
+        (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from --executor, does not convert"),
         (["--executor", "threads?slots=0"], "slots=0 must be at least 1, while making the executor 'threads'"),
         (["--io", "File System"], "write 'name', 'name?setting=value', 'name:path' or 'name://host/...'"),
         (["--broker", "redis"], "no plugin offers the broker 'redis'"),
@@ -422,6 +449,30 @@ def test_a_plugin_is_named_before_the_command_or_after_it(command, orders, write
     assert "watching saw succeeded" in command(*arguments).stderr
     assert "saw" not in command(*arguments, "-p", "no:watching").stderr
     command(*arguments, "--broker", "loud")  # a broker has only to be offered
+
+
+@pytest.mark.parametrize("who", ["file", "environment", "option"])
+@pytest.mark.parametrize("where", [".", "below/deep"])
+def test_a_plugin_beside_the_project_file_is_found_whoever_names_it(
+    start, orders, write, folder, monkeypatch, who, where
+):
+    write("watching.py", WATCH)
+    write("dpcore.toml", "plugins = ['watching']" if who == "file" else "")
+    (folder / where).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder / where)
+    options = ["-p", "watching"] if who == "option" else []
+    environ = {"DPCORE_PLUGINS": "watching"} if who == "environment" else {}
+    process = start("run", orders, "-q", *options, **environ)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "watching saw running\nwatching saw succeeded\n")
+
+
+def test_a_plugin_in_the_current_folder_is_found_that_the_environment_names(start, orders, write):
+    write("watching.py", WATCH)
+    assert (
+        start("run", "orders.py", DPCORE_PLUGINS="watching").communicate(timeout=60)[1]
+        == "watching saw running\nwatching saw succeeded\n"
+    )
 
 
 def test_a_plugin_that_fails_while_it_observes_breaks_nothing(command, orders, write):

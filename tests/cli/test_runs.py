@@ -56,11 +56,19 @@ def test_json_has_the_records_without_what_is_pickled_in_them(command, recorded)
     assert "carried" not in found[0]
 
 
-def test_to_look_makes_nothing(command, folder):
-    assert command("runs").stdout == "no runs were recorded here yet\n"
-    assert command("runs", "--json").stdout == "[]\n"
-    assert "there is no run 'latest'" in command("runs", "show", "latest", code=2).stderr
+@pytest.mark.parametrize("option", [[], ["--store", "sqlite:not/there.db"]], ids=" ".join)
+def test_to_look_makes_nothing(command, folder, option):
+    assert command("runs", *option).stdout == "no runs were recorded here yet\n"
+    assert command("runs", "--json", *option).stdout == "[]\n"
+    assert "there is no run 'latest'" in command("runs", "show", "latest", *option, code=2).stderr
     assert [*folder.iterdir()] == []
+
+
+def test_a_run_that_no_store_in_memory_has_is_told_with_the_name_of_the_store(command):
+    assert (
+        "there is no run 'r1' in memory (latest: none)"
+        in command("runs", "show", "r1", "--store", "memory", code=2).stderr
+    )
 
 
 def test_one_run_is_shown_task_by_task(command, recorded):

@@ -71,8 +71,11 @@ def test_a_registry_that_is_not_there_is_told_the_nearest(command, write):
     ("target", "text", "words"),
     [
         ("ordrs.py", None, "there is no file 'ordrs.py'; did you mean 'orders.py'?"),
-        ("zzz/zzz.py", None, "there is no file 'zzz/zzz.py' (Python files there: the folder is not there either)"),
+        ("zzz/zzz.py", None, "there is no file 'zzz/zzz.py', nor the folder '"),
         ("./sub", None, "'./sub' is a folder; name a file in it ('inner.py'), or a module"),
+        ("sub", None, "'sub' is a folder; name a file in it ('inner.py'), or a module"),
+        ("sub.below", None, "'sub.below' is a folder; name a file in it, though none there ends in .py, or a module"),
+        ("package", None, "package has no tasks; decorate a function with @task"),
         ("rows.txt", "1", "rows.txt cannot be imported: a file of tasks is named like a module"),
         ("v1.2.py", "1", "v1.2.py cannot be imported"),
         ("ordrs", None, "there is no module 'ordrs', neither in "),
@@ -83,6 +86,8 @@ def test_a_registry_that_is_not_there_is_told_the_nearest(command, write):
 )
 def test_what_cannot_be_loaded_is_one_message(command, orders, write, name, target, text, words):
     write("sub/inner.py", "")
+    write("sub/below/note.txt", "")
+    write("package/__init__.py", "")
     if text is not None:
         write(target, text)
     said = command(name, target, code=2)

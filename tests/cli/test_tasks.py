@@ -41,6 +41,24 @@ def test_each_task_is_a_row_with_what_it_takes_gives_and_does(command, write):
     assert said.stderr == "imported\n"
 
 
+def test_columns_are_as_wide_as_a_terminal_shows_them(command, write):
+    write(
+        "wide.py",
+        """
+        from dpcore import task
+        @task
+        def 集計(): "合計を数える\u3000毎日 \x1b[2J"
+        @task
+        def ok(集計): "x"
+        """,
+    )
+    said = command("tasks", "wide.py").stdout.splitlines()
+    assert [line.partition("-")[0] for line in said[1:]] == ["集計  ", "ok    "]
+    assert said[1].endswith("合計を数える\u3000毎日 \\x1b[2J")
+    told = command("run", "wide.py").stdout.splitlines()
+    assert [line.rpartition("  ")[0] for line in told[1:3]] == ["succeeded  集計", "succeeded  ok  "]
+
+
 def test_tasks_are_picked_by_their_tags(command, write):
     write("flow.py", FLOW)
     assert [line.split()[0] for line in command("tasks", "flow.py", "--tag", "etl").stdout.splitlines()] == [

@@ -59,7 +59,8 @@ PLANNING = [
         {"root_tasks": ["total"]},
         (
             "task 'total' needs 'orders', the result of 'orders', which is not selected; select it too "
-            "(include_upstream=True), take it from an earlier run (from_run=...), or give it (params={'orders': ...})"
+            "(include_upstream=True, --include-upstream), take it from an earlier run (from_run=..., --from-run), or give it "
+            "(params={'orders': ...}, --param orders=...)"
         ),
     ),
 ]  # fmt: skip

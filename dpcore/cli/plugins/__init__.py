@@ -5,24 +5,18 @@ Only ``info``, and ``doctor`` for those that are chosen, import adapters.
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from dpcore.cli.options import plugin_option
-from dpcore.cli.output import tell
+from dpcore.cli.options import KINDS, plugin_option
 from dpcore.cli.plugins.doctor import doctor
-from dpcore.cli.plugins.found import everything
 from dpcore.cli.plugins.info import info
-from dpcore.cli.plugins.listing import as_data, as_text
 from dpcore.cli.plugins.why import why
-from dpcore.providers import KINDS
 
 __all__ = ("plugins",)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--kind", type=click.Choice([*KINDS]), help="Show only the adapters of this kind.")
+@click.option("--kind", type=click.Choice(KINDS), help="Show only the adapters of this kind.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @plugin_option()
 @click.pass_context
@@ -36,8 +30,9 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, plugin: tuple[s
       dpcore plugins info filesystem
     """
     if ctx.invoked_subcommand is None:
-        found = everything(plugin, [kind] if kind else [*KINDS])
-        tell(json.dumps(as_data(found), indent=2) if as_json else "\n".join(as_text(found)))
+        from dpcore.cli.plugins.listing import tell_all  # what --help need not wait for
+
+        tell_all(plugin, [kind] if kind else KINDS, as_json=as_json)
 
 
 for command in (info, why, doctor):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from dpcore.cli.commands import BUILT_IN
-from dpcore.cli.plugins.found import Found
+from dpcore.cli.output import tell
+from dpcore.cli.plugins.found import Found, everything
 from dpcore.cli.text import table
 from dpcore.plugins import Offer, PluginRecord
 from dpcore.providers import KINDS, Command
 
-__all__ = ("as_data", "as_text", "offer_as_data")
+__all__ = ("offer_as_data", "tell_all")
+
+
+def tell_all(plugin: tuple[str, ...], kinds: Iterable[str], *, as_json: bool) -> None:
+    """List the plugins, and what of these *kinds* they offer."""
+    found = everything(plugin, kinds)
+    tell(json.dumps(as_data(found), indent=2) if as_json else "\n".join(as_text(found)))
 
 
 # ---------------------------------------------------------------- as text

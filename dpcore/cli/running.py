@@ -1,0 +1,120 @@
+"""What ``dpcore run`` does: run the tasks of a file or a module, and tell how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TextIO
+
+import anyio
+
+from dpcore.app import App, Result
+from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
+from dpcore.cli.log import told_log
+from dpcore.cli.options import DEFAULTS
+from dpcore.cli.output import reserved_stdout, tell
+from dpcore.cli.project import Project
+from dpcore.cli.recorded import selected
+from dpcore.cli.refusal import Refusal, described
+from dpcore.cli.report import Report, result_as_data
+from dpcore.cli.screen import is_screen
+from dpcore.cli.selection import Selection
+from dpcore.cli.source import load
+from dpcore.errors import RunNotFoundError
+from dpcore.jobs import State
+from dpcore.runs import Run
+
+__all__ = ("Told", "run_and_tell")
+
+_CODES = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: CANCELLED}
+
+
+class Told(NamedTuple):
+    """How much is told of a run."""
+
+    as_json: bool
+    quiet: bool
+    verbose: int
+
+
+def run_and_tell(target: str, plugin: tuple[str, ...], told: Told, given: dict[str, Any]) -> int:
+    """Run the tasks of *target* as the options *given* say; return the exit code."""
+    adapters = {kind: given.pop(kind) for kind in DEFAULTS}
+    options = {name: given.pop(name) for name in ("fail_fast", "keep")}
+    with Interrupts() as interrupts, told_log(told.verbose), _output(told.as_json) as out:
+        project = Project.read(plugin)
+        choices: dict[str, Any] = {kind: project.choose(kind, option) for kind, option in adapters.items()}
+        project.check(choices)
+        source = load(target)
+        app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
+        with _report(sys.stderr if told.as_json else out, source.shown, told.quiet) as report:
+            interrupts.before_end = report.close
+            if not told.quiet:
+                project.plugins.register(report, "report")
+            result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
+        report.end(result)
+        if told.as_json:
+            tell(json.dumps(result_as_data(result), indent=2), out)
+        still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
+        await_threads(still_running, cancelled=bool(interrupts.reason))
+    return _CODES[result.state]
+
+
+def _report(out: TextIO, shown: str, quiet: bool) -> Report:
+    if quiet or not is_screen(out):
+        return Report(out, shown, quiet=quiet)
+    from dpcore.cli.live import LiveReport
+
+    return LiveReport(out, shown)
+
+
+@contextmanager
+def _output(as_json: bool) -> Iterator[TextIO]:
+    if as_json:
+        with reserved_stdout() as out:
+            yield out
+    else:
+        yield sys.stdout
+
+
+async def _driven(app: App, interrupts: Interrupts, selection: Selection, options: dict[str, Any]) -> Result:
+    cancelling = _Cancelling(app)
+    with app.plugins.temporary(cancelling, "interrupts"), interrupts.calling(cancelling.cancel):
+        async with app:
+            arguments = selection.arguments
+            if selection.from_run is not None:
+                arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
+            try:
+                return await app.run(*selection.selection, **arguments, **options, check=False)
+            except Exception as error:
+                if not cancelling.run_id:
+                    raise
+                raise Refusal(
+                    f"run {cancelling.run_id} was broken off, and is recorded only as far as it had come: "
+                    f"{described(error)}"
+                ) from error
+
+
+class _Cancelling:
+    """Cancels the run of *app*, or, if it has not begun, as soon as it has, so that this is recorded."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.run_id = self._reason = ""
+
+    def dpcore_run_changed(self, run: Run, new: State) -> None:
+        """Learn the id of the run."""
+        if new is State.RUNNING:
+            self.run_id = run.run_id
+            if self._reason:  # not now, in the middle of its first step
+                asyncio.get_running_loop().call_soon(self.cancel, self._reason)
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the run."""
+        self._reason = reason
+        if self.run_id:
+            with suppress(RunNotFoundError):  # it has just ended
+                self._app.cancel(self.run_id, reason)
