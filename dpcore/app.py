@@ -117,6 +117,7 @@ class Result(Mapping[str, Any]):
         A failed run raises :class:`~dpcore.errors.RunFailedError`, the group of what
         its tasks raised, a cancelled one :class:`~dpcore.errors.RunCancelledError`.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test, and what the tasks raised
         if self.state is State.CANCELLED:
             raise RunCancelledError(self.run_id, self.reason)
         if self.state is State.FAILED:
@@ -524,6 +525,7 @@ def run(
     already it raises :class:`~dpcore.errors.RunningLoopError`, whose text is what to
     write instead.
     """
+    __tracebackhide__ = True  # as in Result.raise_for_failure
 
     async def main() -> Result:
         async with App(registry, **app_arguments) as app:

@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -191,6 +192,31 @@ async def test_a_failed_run_raises_what_its_tasks_raised_with_where_it_was(tasks
         result["after"]
     with pytest.raises(TaskNotFoundError, match="did you mean 'apart'"):
         result["aprt"]
+
+
+def test_a_failed_run_shows_the_users_frames_and_not_how_they_came_to_be_called(tasks, plugins, executor):
+    def bad() -> int:
+        try:
+            return 1 // 0
+        except ZeroDivisionError as error:
+            raise ValueError("no rows") from error
+
+    async def worse() -> int:
+        await anyio.lowlevel.checkpoint()
+        raise FrozenError(7)
+
+    tasks.task(bad)
+    tasks.task(worse)
+    result = dpcore.run(registry=tasks, plugins=plugins, executor=executor, check=False)
+    for name, error in result.errors.items():
+        frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        assert frames == [name]
+    assert [frame.name for frame in traceback.extract_tb(result.errors["bad"].__cause__.__traceback__)] == ["bad"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    row: int
 
 
 @pytest.mark.parametrize(

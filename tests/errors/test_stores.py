@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,11 @@ def test_of_what_could_not_be_stored_the_sentence_is_the_traceback_unless_the_us
     result = run(registry=tasks, plugins=plugins, io=f"filesystem:{tmp_path}", check=False)
     error = result.errors["deep"]
     assert result.outcomes["deep"].traceback == f"dpcore.errors.ResultNotStoredError: {error}\n"
-    assert "in __getstate__" in result.outcomes["awkward"].traceback
+    told = result.outcomes["awkward"].traceback
+    assert "in __getstate__" in told
+    assert re.findall(r'File "(.*)"', told) == [__file__]
+    assert told.count("Traceback") == 1
+    assert told.endswith(f"\ndpcore.errors.ResultNotStoredError: {result.errors['awkward']}\n")
 
 
 def test_a_full_disk_fails_the_task_in_the_words_of_the_system_and_is_recorded(tasks, plugins, tiny_disk, tmp_path):
