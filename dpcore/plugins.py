@@ -270,6 +270,15 @@ class Plugins:
             _imported(offer), kind, replace(said, value=parsed), config, name=offer.provider.name, others=others
         )
 
+    def check_broker(self, choice: Value) -> None:
+        """Raise if nobody offers the broker that was chosen by name; ``memory`` is there before any plugin offers it."""
+        if not isinstance(choice.value, str | AdapterString):
+            return
+        where = None if choice.level is Level.CALL else choice.source
+        spec = AdapterString.parse(choice.value, where) if isinstance(choice.value, str) else choice.value
+        if str(spec) != "memory":
+            self.offer("broker", spec.name, spec.distribution)
+
     # ------------------------------------------------------------ calling hooks
 
     def observers(self, hook: str) -> list[Callable[..., None]]:
