@@ -450,7 +450,7 @@ class App:
             result = found.get(up)
             first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
             if first is not None and not io.exists(first):
-                problem = f"run {plan.from_run!r} cannot give it: {io} holds no result {first}"
+                problem = f"run {plan.from_run!r} cannot give it: {io} holds no whole result {first}; run {up!r} too, or give its result"
                 faults.append(MissingInputError(name, parameter, up, (), problem))
         if faults:
             raise PlanningError("cannot plan", faults)
