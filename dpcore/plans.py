@@ -124,12 +124,15 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """16 hex digits made of names and edges only: the same structure has the same id."""
-        digest = hashlib.sha256()
+        parts: list[str] = []
         for name in sorted(self.order):
-            digest.update(b"\0\0" + name.encode())
-            for line in sorted(f"{up}\1{parameter or ''}" for up, _, parameter, _ in self._edges_of(name)):
-                digest.update(b"\0" + line.encode())
-        return digest.hexdigest()[:16]
+            parts.append(f"\0{name}")
+            if self.needs[name]:
+                fed = self.inputs[name]
+                data = set(fed.values())
+                edges = [f"{up}\1{parameter}" for parameter, up in fed.items()]
+                parts += sorted(edges + [f"{up}\1" for up in self.needs[name] if up not in data])
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,13 +144,6 @@ class Plan:
         """Return the tasks that are not in *done* and need nothing outside of it, in the order of the plan."""
         ended = done if isinstance(done, set | frozenset | Mapping) else set(done)
         return [name for name in self.order if name not in ended and all(up in ended for up in self.needs[name])]
-
-    def _edges_of(self, name: str) -> list[Edge]:
-        fed = self.inputs.get(name, {})
-        data = set(fed.values())
-        return [Edge(up, name, parameter, inferred=False) for parameter, up in fed.items()] + [
-            Edge(up, name, None, inferred=False) for up in self.needs[name] if up not in data
-        ]
 
 
 def plan(

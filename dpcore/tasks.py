@@ -210,6 +210,7 @@ class Registry(Mapping[str, Task]):
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
         self._names: dict[object, list[str]] = {}  # by the identity of the function, for dependencies=[function]
+        self._tagged: dict[str, dict[str, Task]] = {}  # by tag, then by name
 
     def __getitem__(self, name: str) -> Task:
         try:
@@ -301,7 +302,7 @@ class Registry(Mapping[str, Task]):
 
     def tagged(self, tag: str) -> list[Task]:
         """Return the tasks that carry *tag*, in the order of registration."""
-        return [task for task in self._tasks.values() if tag in task.tags]
+        return list(self._tagged.get(tag, {}).values())
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -312,6 +313,8 @@ class Registry(Mapping[str, Task]):
         """Forget a task; what depends on it will not plan any more."""
         task = self[name]
         del self._tasks[name]
+        for tag in task.tags:
+            del self._tagged[tag][name]
         names = self._names[_identity(task.call)]
         names.remove(name)
         if not names:
@@ -338,6 +341,8 @@ class Registry(Mapping[str, Task]):
                 raise DuplicateTaskError(name, before.place, task.place)
             self.remove(name)
         self._tasks[name] = task
+        for tag in task.tags:
+            self._tagged.setdefault(tag, {})[name] = task
         self._names.setdefault(_identity(function), []).append(name)
 
     def named(self, function: object) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
         return anyio.run(perform_async, job, line)
     if line is not None:
         line.started()
-    store = _Store(job)
+    store = _Store(job, line)
     current = _current.set(CurrentJob(job))
     began = perf_counter()
     try:
@@ -143,7 +143,7 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
         return cast(Outcome, await in_thread(perform, job, line)) if in_thread is not None else perform(job, line)
     if line is not None:
         line.started()
-    store = _Store(job)
+    store = _Store(job, line)
     current = _current.set(CurrentJob(job))
     began = perf_counter()
     try:
@@ -200,12 +200,12 @@ async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
 
 
 class _Store:
-    """Stores what one job makes, and remembers what it has stored."""
+    """Stores what one job makes, and remembers what it has stored; nothing any more once the job was given up."""
 
-    __slots__ = ("count", "job", "where")
+    __slots__ = ("count", "job", "line", "where")
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, line: Line | None) -> None:
+        self.job, self.line = job, line
         self.count = 0
         self.where = ""
 
@@ -219,14 +219,18 @@ class _Store:
         if hasattr(type(value), "__next__") and isinstance(value, Generator):
             value = list(value)
         ref = self.job.ref
-        self.where = self.job.io.save(ref, value)
+        self.save(ref, value)
         return ref
 
     def item(self, value: Any) -> None:
         """Store the next item of a stream under a ref of its own."""
-        ref = Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}")
-        self.where = self.job.io.save(ref, value)
+        self.save(Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}"), value)
         self.count += 1
+
+    def save(self, ref: Ref, value: Any) -> None:
+        if self.line is not None and self.line.over:  # nobody would ever forget it
+            raise RuntimeError(f"job {self.job} was given up, so what it makes is not stored")
+        self.where = self.job.io.save(ref, value)
 
     def all(self, value: Any) -> Items:
         """Store each item of an iterable."""

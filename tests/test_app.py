@@ -1062,3 +1062,109 @@ async def test_an_adapter_that_fails_to_be_entered_fails_each_that_asks_and_noth
             with pytest.raises(OSError, match="the cluster is gone"):
                 await app.run()
         assert await app.store()
+
+
+@pytest.mark.parametrize("held_up", [0.3, 0.6])
+async def test_a_job_that_ended_in_time_has_succeeded_though_the_event_loop_was_held_up(tasks, plugins, held_up):
+    begun = threading.Event()
+
+    @tasks.task(timeout=0.4)
+    def quick() -> str:
+        begun.set()
+        threading.Event().wait(0.05)
+        return "done"
+
+    @tasks.task
+    async def rude() -> None:
+        while not begun.is_set():
+            await anyio.sleep(0.001)
+        threading.Event().wait(held_up)
+
+    async with App(tasks, executor="threads", plugins=plugins) as app:
+        assert (await app.run())["quick"] == "done"
+
+
+class OneLine(Executor):
+    """The shortest there is: nobody is told when a job begins."""
+
+    slots = 2
+
+    async def run(self, job, line):
+        return await anyio.to_thread.run_sync(dpcore.perform, job, abandon_on_cancel=True)
+
+
+async def test_where_nobody_says_when_a_job_begins_it_began_when_it_was_given(tasks, plugins):
+    ending = threading.Event()
+
+    @tasks.task(timeout=0.05)
+    def slow() -> None:
+        ending.wait(20)
+
+    @tasks.task(dependencies=["slow"])
+    def after() -> None: ...
+
+    async with App(tasks, executor=OneLine(), plugins=plugins) as app:
+        with anyio.fail_after(10):
+            result = await app.run(check=False)
+        outcome = result.outcomes["slow"]
+        assert (outcome.state, outcome.still_running) == (State.TIMED_OUT, True)
+        assert outcome.duration >= 0.05
+        async with anyio.create_task_group() as group:
+
+            async def cancelled() -> None:
+                outcome = (await app.run("slow", run_id="r2", check=False)).outcomes["slow"]
+                assert (outcome.state, outcome.still_running) == (State.CANCELLED, True)
+
+            group.start_soon(cancelled)
+            await anyio.sleep(0.01)
+            app.cancel("r2")
+        ending.set()
+
+
+async def test_what_a_job_makes_after_it_was_given_up_is_not_stored(tasks, plugins):
+    going_on, ended = threading.Event(), threading.Event()
+
+    @tasks.task(timeout=0.05, stream_output=True)
+    def stream() -> Iterator[int]:
+        try:
+            yield 1
+            going_on.wait(20)
+            yield 2
+        finally:
+            ended.set()
+
+    @tasks.task(timeout=0.05)
+    def value() -> int:
+        going_on.wait(20)
+        return 3
+
+    io = dpcore_plugins.MemoryIO()
+    async with App(tasks, executor="threads", io=io, plugins=plugins) as app:
+        result = await app.run(check=False)
+        assert {outcome.state for outcome in result.outcomes.values()} == {State.TIMED_OUT}
+        going_on.set()
+        await anyio.to_thread.run_sync(ended.wait, 20)
+    while any(thread.name.startswith("threads-") for thread in threading.enumerate()):
+        await anyio.sleep(0.001)
+    assert io.runs() == []
+
+
+async def test_what_was_given_up_and_cannot_be_found_again_disturbs_nothing(tasks, plugins, caplog):
+    class Forgetful(dpcore_plugins.MemoryIO):
+        def refs(self, run_id, task):
+            raise OSError("no listing today")
+
+    @tasks.task(timeout=0.05)
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep_forever()
+
+    @tasks.task
+    def other() -> int:
+        return 2
+
+    async with App(tasks, io=Forgetful(), plugins=plugins) as app:
+        result = await app.run(check=False)
+    assert result.outcomes["stream"].state is State.TIMED_OUT
+    assert result.outcomes["other"].state is State.SUCCEEDED
+    assert "cannot be found" in caplog.text
