@@ -167,7 +167,8 @@ def plan(
 
     *params* are the run parameters that will be given: their names, or a mapping
     whose values are converted here by the hints of who takes them.  A name that is a
-    task's gives that task's result.  *from_run* is the id of an earlier run from
+    task's gives that task's result; there only text is converted, and any other value
+    is taken as it is.  *from_run* is the id of an earlier run from
     which data comes that the selection does not make.  With *strict*, a missing hint
     on a data edge is a fault.
 
@@ -505,14 +506,24 @@ class _Planning:
             value = self.values[name]
             if value is MISSING:
                 continue
-            if name not in self.tasks:  # a task's result is taken as it is
-                try:
-                    value = convert(value, task.parameters[parameter].hint)
-                except (ValueError, TypeError, RecursionError) as error:
-                    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
-            found[parameter] = value
+            try:
+                found[parameter] = convert(value, self.hint_for(name, task, parameter, value))
+            except (ValueError, TypeError, RecursionError) as error:
+                why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
         return found
+
+    def hint_for(self, name: str, task: Task, parameter: str, value: Any) -> Any:
+        """Return by which hint the run parameter *name* is converted for *parameter* of *task*; MISSING for none."""
+        hint = task.parameters[parameter].hint
+        stands_for = self.tasks.get(name)
+        if stands_for is None:
+            return hint
+        if type(value) is not str:
+            return MISSING  # whatever a test puts in the place of a result is taken as it is; text is from a shell
+        if hint is MISSING and (hint := stands_for.result) is not MISSING and stands_for.many:
+            return list.__class_getitem__(hint)
+        return hint
 
     def untaken(self, names: Iterable[str], taken: set[str]) -> None:
         left = [name for name in self.values if name not in taken and name not in self.asked_for]

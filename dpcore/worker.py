@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextvars import ContextVar
 from datetime import datetime
 from time import perf_counter
-from types import TracebackType
 from typing import Any, cast
 
 import anyio
@@ -25,10 +24,11 @@ from anyio.lowlevel import checkpoint
 from dpcore.errors import DpcoreError, NoCurrentJobError, UnsupportedError
 from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
 from dpcore.ports import Line
+from dpcore.tracebacks import cut, users_text
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
 
-_NOT_THE_USERS = frozenset({"dpcore", "dpcore_plugins", "cloudpickle"})
+_NOT_THE_USERS = frozenset({"dpcore", "dpcore_plugins", "cloudpickle", "anyio"})
 _LONGEST_CHAIN = 100  # of causes; it may be a circle
 
 InThread = Callable[..., Awaitable[Any]]
@@ -296,11 +296,13 @@ def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outco
 
 
 def _failed(job: Job, error: BaseException, began: float, stored: Items | None) -> Outcome:
+    traceback = _users_traceback(error)
+    cut(error)  # where a program raises it again, too
     return Outcome(
         state=State.FAILED,
         result=stored,
         error=error,
-        traceback=_users_traceback(error),
+        traceback=traceback,
         duration=perf_counter() - began,
         attempt=job.attempt,
         worker=_here.name,
@@ -309,16 +311,9 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
 
 
 def _users_traceback(error: BaseException) -> str:
-    """Format the traceback from the user's first frame on: how it was called is of no use to them."""
     if isinstance(error, DpcoreError) and not _has_users_frame(error):
         return "".join(tracebacks.format_exception_only(error))  # what could not be stored, say: its sentence is all
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    try:
-        return "".join(tracebacks.format_exception(type(error), error, trace or error.__traceback__))
-    except Exception:  # noqa: BLE001  (an exception whose __str__ fails still has frames)
-        return "".join(tracebacks.format_tb(trace or error.__traceback__)) + type(error).__name__
+    return users_text(error)
 
 
 def _has_users_frame(error: BaseException) -> bool:

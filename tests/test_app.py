@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -15,8 +16,10 @@ import pytest
 import dpcore
 import dpcore_plugins
 from dpcore import App, Executor, Outcome, State, current_job
+from dpcore.config import Config
 from dpcore.errors import (
     AdapterNotFoundError,
+    AppStateError,
     NoCurrentJobError,
     NotSharedError,
     NoValueError,
@@ -191,6 +194,31 @@ async def test_a_failed_run_raises_what_its_tasks_raised_with_where_it_was(tasks
         result["after"]
     with pytest.raises(TaskNotFoundError, match="did you mean 'apart'"):
         result["aprt"]
+
+
+def test_a_failed_run_shows_the_users_frames_and_not_how_they_came_to_be_called(tasks, plugins, executor):
+    def bad() -> int:
+        try:
+            return 1 // 0
+        except ZeroDivisionError as error:
+            raise ValueError("no rows") from error
+
+    async def worse() -> int:
+        await anyio.lowlevel.checkpoint()
+        raise FrozenError(7)
+
+    tasks.task(bad)
+    tasks.task(worse)
+    result = dpcore.run(registry=tasks, plugins=plugins, executor=executor, check=False)
+    for name, error in result.errors.items():
+        frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        assert frames == [name]
+    assert [frame.name for frame in traceback.extract_tb(result.errors["bad"].__cause__.__traceback__)] == ["bad"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    row: int
 
 
 @pytest.mark.parametrize(
@@ -704,11 +732,40 @@ async def test_an_unknown_adapter_is_told_when_it_is_used(tasks, plugins):
 async def test_an_app_is_entered_once_and_before_it_is_used(tasks, plugins):
     tasks.task(name="one")(lambda: 1)
     app = App(tasks, plugins=plugins)
-    with pytest.raises(RuntimeError, match="enter the App first"):
+    with pytest.raises(
+        AppStateError, match=r"^this App is not entered; enter it first: async with App\(\.\.\.\) as app$"
+    ):
         await app.run()
     async with app:
-        with pytest.raises(RuntimeError, match="entered already"):
+        with pytest.raises(AppStateError, match=r"^this App is entered already; make another one$"):
             await app.__aenter__()
+
+
+async def test_a_broker_that_is_named_must_be_offered_when_the_app_is_entered(tasks, plugins):
+    tasks.task(name="one")(lambda: 1)
+    with pytest.raises(AdapterNotFoundError, match="no plugin offers the broker 'nope'"):
+        async with App(tasks, broker="nope://x", plugins=plugins):
+            pytest.fail("it was entered")
+    config = Config(environ={"DPCORE_BROKER": "nonsense"})
+    with pytest.raises(AdapterNotFoundError, match="no plugin offers the broker 'nonsense'"):
+        async with App(tasks, config=config, plugins=plugins):
+            pytest.fail("it was entered")
+    async with App(tasks, broker="memory", plugins=plugins) as app:
+        assert (await app.run())["one"] == 1
+
+
+async def test_an_earlier_run_must_be_there_though_nothing_is_taken_from_it(tasks, app):
+    tasks.task(name="one")(lambda: 1)
+    async with app:
+        with pytest.raises(RunNotFoundError, match="there is no run 'no-such-run'"):
+            await app.run("one", from_run="no-such-run")
+
+
+def test_an_unknown_argument_of_run_is_told_with_the_nearest_one(tasks):
+    with pytest.raises(TypeError, match=r"^run\(\) takes no 'executer'; did you mean 'executor'\?$"):
+        dpcore.run(registry=tasks, executer="inline")
+    with pytest.raises(TypeError, match=r"^run\(\) takes no 'fail_fats'; did you mean 'fail_fast'\?$"):
+        dpcore.run(registry=tasks, fail_fats=True)
 
 
 async def test_run_inside_a_running_loop_says_what_to_write_instead():
