@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
+from inspect import signature
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, cast
@@ -19,6 +20,7 @@ from anyio.abc import TaskGroup
 from dpcore.clock import Clock, SystemClock
 from dpcore.config import AdapterString, Config, Value, settings_of
 from dpcore.errors import (
+    AppStateError,
     ArgumentError,
     MissingInputError,
     NotSharedError,
@@ -45,7 +47,7 @@ from dpcore.runner import Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
-from dpcore.words import printed
+from dpcore.words import nearest, printed
 
 __all__ = ("App", "Result", "run")
 
@@ -117,6 +119,7 @@ class Result(Mapping[str, Any]):
         A failed run raises :class:`~dpcore.errors.RunFailedError`, the group of what
         its tasks raised, a cancelled one :class:`~dpcore.errors.RunCancelledError`.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test, and what the tasks raised
         if self.state is State.CANCELLED:
             raise RunCancelledError(self.run_id, self.reason)
         if self.state is State.FAILED:
@@ -200,6 +203,7 @@ class App:
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
         for kind, port in _PORTS.items():
             _check_adapter(kind, port, given[kind])
+        _check_broker(broker)
         self._choices = {
             kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
             for kind, value in given.items()
@@ -216,7 +220,8 @@ class App:
 
     async def __aenter__(self) -> Self:
         if self._group is not None:
-            raise RuntimeError("this App is entered already; make another one")
+            raise AppStateError("is entered already", "make another one")
+        self.plugins.check_broker(self._choices["broker"])  # no run uses it yet, so that nothing else would tell
         self._left, self._making = anyio.Event(), {}  # what belongs to the loop that runs now
         self._group = await anyio.create_task_group().__aenter__()
         try:
@@ -259,7 +264,7 @@ class App:
 
     async def _adapter(self, kind: str) -> Adapter:
         if self._group is None:
-            raise RuntimeError("enter the App first: async with App(...) as app")
+            raise AppStateError("is not entered", "enter it first: async with App(...) as app")
         if kind not in self._made:
             making = self._making.get(kind)
             if making is None:
@@ -302,7 +307,9 @@ class App:
         finally:
             if not making.ended.is_set():
                 self._making.pop(kind, None)  # who asks again may have it made after all
-                making.error = making.error or RuntimeError(f"the App was left while its {kind} was being made")
+                making.error = making.error or AppStateError(
+                    f"was left while its {kind} was being made", "stay in it until its runs have ended"
+                )
                 making.ended.set()
 
     def _described(self, kind: str) -> str:
@@ -422,9 +429,9 @@ class App:
     async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
         """Find the results of the earlier run that the plan takes data from."""
         wanted = [(name, parameter, up) for name, ups in plan.earlier.items() for parameter, up in ups.items()]
-        if plan.from_run is None or not wanted:
+        if plan.from_run is None:
             return {}
-        tasks = (await store.get(plan.from_run)).tasks
+        tasks = (await store.get(plan.from_run)).tasks  # a name that is misspelt is told, also if nothing is taken
         found: dict[str, Ref | Items] = {}
         faults: list[Exception] = []
         for name, parameter, up in wanted:
@@ -443,7 +450,7 @@ class App:
             result = found.get(up)
             first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
             if first is not None and not io.exists(first):
-                problem = f"run {plan.from_run!r} cannot give it: {io} holds no result {first}"
+                problem = f"run {plan.from_run!r} cannot give it: {io} holds no whole result {first}; run {up!r} too, or give its result"
                 faults.append(MissingInputError(name, parameter, up, (), problem))
         if faults:
             raise PlanningError("cannot plan", faults)
@@ -492,6 +499,14 @@ def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
         raise ArgumentError(kind, value, wanted)
 
 
+def _check_broker(given: object) -> None:
+    value = given.value if isinstance(given, Value) else given
+    sends = callable(getattr(value, "send", None)) or callable(getattr(value, "publish", None))
+    if not sends and not isinstance(value, str | AdapterString | None):
+        wanted = "the name of an adapter with what it is told, in one string, or a broker"
+        raise ArgumentError("broker", value, wanted)
+
+
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
@@ -500,6 +515,9 @@ def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
 
 def _short(value: object) -> str:
     return writable(printed(value))
+
+
+_APP_ARGUMENTS = tuple(signature(App).parameters)
 
 
 def run(
@@ -524,6 +542,10 @@ def run(
     already it raises :class:`~dpcore.errors.RunningLoopError`, whose text is what to
     write instead.
     """
+    __tracebackhide__ = True  # as in Result.raise_for_failure
+    for name in app_arguments:
+        if name not in _APP_ARGUMENTS:
+            raise TypeError(f"run() takes no {name!r}{nearest(name, (*signature(run).parameters, *_APP_ARGUMENTS))}")
 
     async def main() -> Result:
         async with App(registry, **app_arguments) as app:

@@ -18,6 +18,7 @@ __all__ = (
     "AdapterImportError",
     "AdapterNotFoundError",
     "AdapterNotMadeError",
+    "AppStateError",
     "ArgumentError",
     "ConfigError",
     "ConflictError",
@@ -416,6 +417,17 @@ class RunningLoopError(DpcoreError, RuntimeError):
             "    async with dpcore.App() as app:\n"
             "        result = await app.run()"
         )
+
+
+class AppStateError(DpcoreError, RuntimeError):
+    """An App is used before it is entered or after it is left, or is entered twice."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(problem, cure)
+        self.problem, self.cure = problem, cure
+
+    def __str__(self) -> str:
+        return f"this App {self.problem}; {self.cure}"
 
 
 class UnguardedScriptError(DpcoreError, RuntimeError):

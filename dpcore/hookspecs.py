@@ -153,7 +153,8 @@ def dpcore_run_changed(run: Any, old: Any, new: Any) -> None:
 
     Called at every such change, in the process of the app, in its event loop: do
     little, and hand longer work to a thread of your own.  The result is ignored.  An
-    exception is logged with the plugin's name, and nothing else comes of it.
+    exception is logged with the plugin's name, the first as a warning and those after it
+    at debug level, and nothing else comes of it.
     """
 
 
@@ -164,7 +165,8 @@ def dpcore_task_changed(run: Any, task: Any, attempt: int, old: Any, new: Any, o
     *attempt* counts from 1, and *outcome* is None while the task has not ended.
     Called at every such change, after it was recorded, in the process of the app, in
     its event loop: this is the hot path, so do little.  The result is ignored.  An
-    exception is logged with the plugin's name, and nothing else comes of it.
+    exception is logged with the plugin's name, the first as a warning and those after it
+    at debug level, and nothing else comes of it.
     """
 
 

@@ -124,12 +124,15 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """16 hex digits made of names and edges only: the same structure has the same id."""
-        digest = hashlib.sha256()
+        parts: list[str] = []
         for name in sorted(self.order):
-            digest.update(b"\0\0" + name.encode())
-            for line in sorted(f"{up}\1{parameter or ''}" for up, _, parameter, _ in self._edges_of(name)):
-                digest.update(b"\0" + line.encode())
-        return digest.hexdigest()[:16]
+            parts.append(f"\0{name}")
+            if self.needs[name]:
+                fed = self.inputs[name]
+                data = set(fed.values())
+                edges = [f"{up}\1{parameter}" for parameter, up in fed.items()]
+                parts += sorted(edges + [f"{up}\1" for up in self.needs[name] if up not in data])
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,13 +144,6 @@ class Plan:
         """Return the tasks that are not in *done* and need nothing outside of it, in the order of the plan."""
         ended = done if isinstance(done, set | frozenset | Mapping) else set(done)
         return [name for name in self.order if name not in ended and all(up in ended for up in self.needs[name])]
-
-    def _edges_of(self, name: str) -> list[Edge]:
-        fed = self.inputs.get(name, {})
-        data = set(fed.values())
-        return [Edge(up, name, parameter, inferred=False) for parameter, up in fed.items()] + [
-            Edge(up, name, None, inferred=False) for up in self.needs[name] if up not in data
-        ]
 
 
 def plan(
@@ -171,7 +167,8 @@ def plan(
 
     *params* are the run parameters that will be given: their names, or a mapping
     whose values are converted here by the hints of who takes them.  A name that is a
-    task's gives that task's result.  *from_run* is the id of an earlier run from
+    task's gives that task's result; there only text is converted, and any other value
+    is taken as it is.  *from_run* is the id of an earlier run from
     which data comes that the selection does not make.  With *strict*, a missing hint
     on a data edge is a fault.
 
@@ -509,14 +506,24 @@ class _Planning:
             value = self.values[name]
             if value is MISSING:
                 continue
-            if name not in self.tasks:  # a task's result is taken as it is
-                try:
-                    value = convert(value, task.parameters[parameter].hint)
-                except (ValueError, TypeError, RecursionError) as error:
-                    why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-                    self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
-            found[parameter] = value
+            try:
+                found[parameter] = convert(value, self.hint_for(name, task, parameter, value))
+            except (ValueError, TypeError, RecursionError) as error:
+                why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                self.faults.append(ParamError(name, f"does not fit {parameter!r} of task {task.name!r}: {why}"))
         return found
+
+    def hint_for(self, name: str, task: Task, parameter: str, value: Any) -> Any:
+        """Return by which hint the run parameter *name* is converted for *parameter* of *task*; MISSING for none."""
+        hint = task.parameters[parameter].hint
+        stands_for = self.tasks.get(name)
+        if stands_for is None:
+            return hint
+        if type(value) is not str:
+            return MISSING  # whatever a test puts in the place of a result is taken as it is; text is from a shell
+        if hint is MISSING and (hint := stands_for.result) is not MISSING and stands_for.many:
+            return list.__class_getitem__(hint)
+        return hint
 
     def untaken(self, names: Iterable[str], taken: set[str]) -> None:
         left = [name for name in self.values if name not in taken and name not in self.asked_for]

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count, repeat
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +34,7 @@ from dpcore.config import AdapterString, Config, Level, Value, build, canonical,
 from dpcore.errors import AdapterImportError, AdapterNotFoundError, ConflictError, PluginError, PluginNotFoundError
 from dpcore.hookspecs import PREFIX, SPECS, check
 from dpcore.providers import KINDS, Command, Provider
+from dpcore.tracebacks import users_text
 
 __all__ = ("Offer", "PluginRecord", "Plugins", "blame", "import_target")
 
@@ -268,6 +269,15 @@ class Plugins:
         return build(
             _imported(offer), kind, replace(said, value=parsed), config, name=offer.provider.name, others=others
         )
+
+    def check_broker(self, choice: Value) -> None:
+        """Raise if nobody offers the broker that was chosen by name; ``memory`` is there before any plugin offers it."""
+        if not isinstance(choice.value, str | AdapterString):
+            return
+        where = None if choice.level is Level.CALL else choice.source
+        spec = AdapterString.parse(choice.value, where) if isinstance(choice.value, str) else choice.value
+        if str(spec) != "memory":
+            self.offer("broker", spec.name, spec.distribution)
 
     # ------------------------------------------------------------ calling hooks
 
@@ -740,21 +750,31 @@ def _check_no_hook(plugin: str, name: str, static: object) -> None:
 def _observer(
     hook: str, record: PluginRecord, function: Callable[..., Any], arguments: Sequence[str]
 ) -> Callable[..., None]:
-    """Return *function* as one that takes every argument of *hook* and keeps its exceptions to itself."""
+    """Return *function* as one that takes every argument of *hook* and keeps its exceptions to itself.
+
+    The first one is a warning, and those after it are told at debug level: one that
+    fails does so at each transition.
+    """
     wanted = [SPECS[hook].arguments.index(argument) for argument in arguments]
-    name = record.qualified
+    levels = chain([logging.WARNING], repeat(logging.DEBUG))
+
+    def failed(error: Exception) -> None:
+        level = next(levels)
+        more = " (what it raises from now on is logged at debug level)" if level == logging.WARNING else ""
+        if logger.isEnabledFor(level):
+            logger.log(level, "plugin %r failed in %s%s:\n%s", record.qualified, hook, more, users_text(error).rstrip())
 
     def observe_all(*given: Any) -> None:
         try:
             function(*given)
-        except Exception:
-            logger.exception("plugin %r failed in %s", name, hook)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it breaks no run
+            failed(error)
 
     def observe(*given: Any) -> None:
         try:
             function(*[given[index] for index in wanted])
-        except Exception:
-            logger.exception("plugin %r failed in %s", name, hook)
+        except Exception as error:  # noqa: BLE001
+            failed(error)
 
     return observe_all if wanted == [*range(len(SPECS[hook].arguments))] else observe
 

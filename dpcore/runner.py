@@ -38,6 +38,7 @@ _log = logging.getLogger("dpcore.runner")
 Observers = Sequence[Callable[..., None]]
 
 _UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
+_TURNS = 4  # of the event loop, in which an outcome that is there already comes home
 _GREEDY = 0.01  # seconds after which jobs that never wait leave the loop to others
 
 
@@ -98,6 +99,7 @@ class Runner:
             raise single from single.__cause__  # `from None` would take its own cause away
         if self._interrupt is not None:
             raise self._interrupt
+        assert self.run.ended, f"{self.run} was left before its end"
 
     def cancel(self, reason: str) -> None:
         """Cancel the run: start nothing more, and stop what runs; nothing happens once every task has ended."""
@@ -143,13 +145,15 @@ class Runner:
             while start is not None:
                 job = self.run.job(start)
                 line = _Line(self, job, scope)
+                if job.timeout is not None:
+                    self.arm(line, job.timeout, began=False)
                 self._note_running()
                 outcome: Outcome | None = None
                 outcome = await self._perform(job, line)
                 if outcome is None or outcome.error is not None or job.timeout is not None or scope.cancel_called:
                     break
                 self._arrived.append((start, outcome))
-                if not self._recording:
+                if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
@@ -200,21 +204,21 @@ class Runner:
             await checkpoint()  # what interrupted the body may have asked for the run to be cancelled
             if self.run.stopping:
                 return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=outcome.duration)
-        late = line.began is not None and job.timeout is not None and self.clock.monotonic() - line.began > job.timeout
-        if late and outcome.state is State.SUCCEEDED:
+        is_late = job.timeout is not None and outcome.duration > job.timeout
+        if is_late and outcome.state is State.SUCCEEDED:
             return _timed_out(job, "ended", outcome.duration, outcome.result)
         return outcome
 
     async def _forget_items(self, job: Job) -> None:
         """Forget what a stream had stored before it was given up."""
-        prefix = f"{job.attempt}-"
-        await self._delete([ref for ref in self.io.list(job.run_id, job.task) if ref.result_id.startswith(prefix)])
+        await self._off_the_loop(_forget_items, self.io, job)
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""
         on_loop = job.is_async and self.executor.in_process
-        lives = line.began is not None and not on_loop and "kills" not in self.executor.capabilities
-        duration = 0.0 if line.began is None else self.clock.monotonic() - line.began
+        began = line.began if self.executor.tells else line.given
+        lives = began is not None and not on_loop and "kills" not in self.executor.capabilities
+        duration = 0.0 if began is None else self.clock.monotonic() - began
         if line.timed_out:
             return _timed_out(job, "running" if lives else "stopped", duration)
         return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives)
@@ -232,11 +236,7 @@ class Runner:
         self._recording = True
         try:
             while True:
-                arrived, self._arrived = self._arrived, []
-                for start, outcome in arrived:
-                    run.record(start, outcome)
-                changes, run.changes = run.changes, []
-                self._journal.note(changes)
+                changes = self._take_in()
                 if not self._lazy:
                     await self._journal.write()
                 run.release()
@@ -259,6 +259,23 @@ class Runner:
         elif self._lazy and not self._flushing:
             self._flush_soon()
 
+    def _take_in(self) -> list[Change]:
+        """Take in what has arrived; return what it has changed, which is noted to be recorded."""
+        arrived, self._arrived = self._arrived, []
+        for start, outcome in arrived:
+            self.run.record(start, outcome)
+        changes, self.run.changes = self.run.changes, []
+        self._journal.note(changes)
+        return changes
+
+    def _is_settled(self) -> bool:
+        """Take in what has arrived where that is recorded later, and tell whether it asks for nothing else now."""
+        run = self.run
+        self._take_in()
+        run.release()
+        is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
+        return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)
+
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
         changes, self.run.changes = self.run.changes, []
@@ -275,20 +292,30 @@ class Runner:
     def _flush(self) -> None:
         self._flushing = False
         if self._journal.unwritten and not self._recording and self._group is not None:
-            self._group.start_soon(self.flush)
+            self._group.start_soon(self._write)
         elif self._journal.unwritten:
             self._flush_soon()
 
     async def flush(self) -> None:
-        """Record at once what may be recorded later."""
-        if not self._recording:
-            self._recording = True
-            try:
-                await self._journal.write()
-            finally:
-                self._recording = False
-            if self._arrived or self.run.changes:
-                await self._record()
+        """Have recorded at once what may be recorded later: by the run itself, whatever becomes of this call."""
+        if self._journal.unwritten and self._group is not None and not self._ended.is_set():
+            written = anyio.Event()
+            self._group.start_soon(self._write, written)
+            await written.wait()
+
+    async def _write(self, written: anyio.Event | None = None) -> None:
+        try:
+            if not self._recording:
+                self._recording = True
+                try:
+                    await self._journal.write()
+                finally:
+                    self._recording = False
+                if self._arrived or self.run.changes:
+                    await self._record()
+        finally:
+            if written is not None:
+                written.set()
 
     def _wait_for_retries(self) -> None:
         for retry in self.run.retries:
@@ -305,11 +332,15 @@ class Runner:
 
     async def _delete(self, refs: Sequence[Ref]) -> None:
         """Forget results that nobody reads; what cannot be deleted is logged, and disturbs nothing."""
+        await self._off_the_loop(_delete, self.io, refs)
+
+    async def _off_the_loop(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have *call* done where it does not hold up the event loop, if it may wait for something."""
         with anyio.CancelScope(shield=True):
             if "shared" in self.io.capabilities:
-                await to_thread.run_sync(_delete, self.io, refs)
+                await to_thread.run_sync(call, *arguments)
             else:
-                _delete(self.io, refs)
+                call(*arguments)
 
     async def _conclude(self) -> None:
         if self.record.ended is not None:
@@ -319,6 +350,7 @@ class Runner:
         for outcome in self.run.outcomes.values():
             self.record.counts[outcome.state] = self.record.counts.get(outcome.state, 0) + 1
         self._timers.stop()
+        self._recording = True  # by nobody else any more
         await self._journal.write(self.record)
         self._tell_run(State.RUNNING, self.run.state)
 
@@ -337,12 +369,26 @@ class Runner:
 
     # ---------------------------------------------------------------- timeouts
 
-    def arm(self, line: _Line, timeout: float) -> None:
-        """Stop the job of *line* when *timeout* seconds have passed; callable from any thread."""
+    def arm(self, line: _Line, timeout: float, *, began: bool) -> None:
+        """Stop the job of *line* when *timeout* seconds have passed; callable from any thread.
+
+        A job that has not *began* is only given: that is what counts where the executor
+        never says when one begins.
+        """
         if threading.get_ident() == self._thread:
-            self._timers.add(timeout, line.expire)
+            self._timers.add(timeout, self._expire_soon, line, began)
         else:
-            from_thread.run_sync(self._timers.add, timeout, line.expire, token=self._token)
+            from_thread.run_sync(self._timers.add, timeout, self._expire_soon, line, began, token=self._token)
+
+    def _expire_soon(self, line: _Line, began: bool) -> None:
+        if self._group is not None and line.scope is not None and (began or not self.executor.tells):
+            self._group.start_soon(self._expire, line)
+
+    async def _expire(self, line: _Line) -> None:
+        """Stop a job, unless it has ended while the event loop was held up: that is heard first."""
+        for _ in range(_TURNS):
+            await checkpoint()
+        line.expire()
 
 
 class _Journal:
@@ -365,30 +411,37 @@ class _Journal:
 
     async def write(self, record: RunRecord | None = None) -> None:
         """Write all that was noted, in one piece, and the run's *record* with it if one is given."""
-        noted, self._noted = self._noted, []
-        entries = [_entry(change, at) for at, changes in noted for change in changes]
+        count = len(self._noted)
+        entries = [_entry(change, at) for at, changes in self._noted for change in changes]
         if entries or record is not None:
             await self._store.append(self._run_id, entries, record=record)
+        del self._noted[:count]  # and not what was noted meanwhile
 
 
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "job", "runner", "scope", "timed_out")
+    __slots__ = ("began", "given", "job", "runner", "scope", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
         self.job: Job | None = job
         self.scope: anyio.CancelScope | None = scope
+        self.given = runner.clock.monotonic()
         self.began: float | None = None
         self.timed_out = False
+
+    @property
+    def over(self) -> bool:
+        return self.runner is None
 
     def started(self) -> None:
         runner, job = self.runner, self.job
         if self.began is None and runner is not None and job is not None:
             self.began = runner.clock.monotonic()
+            runner.executor.tells = True
             if job.timeout is not None:
-                runner.arm(self, job.timeout)
+                runner.arm(self, job.timeout, began=True)
 
     def expire(self) -> None:
         if self.scope is not None:
@@ -457,6 +510,15 @@ def _single(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def _forget_items(io: IOManager, job: Job) -> None:
+    try:
+        refs = io.list(job.run_id, job.task)
+    except Exception:  # noqa: BLE001  (whatever an adapter raises: the run does not need it)
+        _log.warning("what %s had stored before it was given up cannot be found", job, exc_info=True)
+        return
+    _delete(io, [ref for ref in refs if ref.result_id.startswith(f"{job.attempt}-")])
 
 
 def _delete(io: IOManager, refs: Sequence[Ref]) -> None:

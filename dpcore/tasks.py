@@ -14,8 +14,9 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from types import CodeType
+from typing import Any, TypeVar, cast, overload
 
 from dpcore.errors import DuplicateTaskError, HintWarning, TaskDefinitionError, TaskNotFoundError, UsedOutsideError
 from dpcore.hints import MISSING, Parameter, Schema, item_hint, schema
@@ -209,6 +210,7 @@ class Registry(Mapping[str, Task]):
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
         self._names: dict[object, list[str]] = {}  # by the identity of the function, for dependencies=[function]
+        self._tagged: dict[str, dict[str, Task]] = {}  # by tag, then by name
 
     def __getitem__(self, name: str) -> Task:
         try:
@@ -300,7 +302,7 @@ class Registry(Mapping[str, Task]):
 
     def tagged(self, tag: str) -> list[Task]:
         """Return the tasks that carry *tag*, in the order of registration."""
-        return [task for task in self._tasks.values() if tag in task.tags]
+        return list(self._tagged.get(tag, {}).values())
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -311,6 +313,8 @@ class Registry(Mapping[str, Task]):
         """Forget a task; what depends on it will not plan any more."""
         task = self[name]
         del self._tasks[name]
+        for tag in task.tags:
+            del self._tagged[tag][name]
         names = self._names[_identity(task.call)]
         names.remove(name)
         if not names:
@@ -337,6 +341,8 @@ class Registry(Mapping[str, Task]):
                 raise DuplicateTaskError(name, before.place, task.place)
             self.remove(name)
         self._tasks[name] = task
+        for tag in task.tags:
+            self._tagged.setdefault(tag, {})[name] = task
         self._names.setdefault(_identity(function), []).append(name)
 
     def named(self, function: object) -> tuple[str, ...]:
@@ -392,7 +398,7 @@ class _Check:
             "timeout": self.timeout(given.get("timeout")),
             "fail_safe": self.flag("fail_safe", given.get("fail_safe", False)),
             "stream_output": None if stream is None else self.flag("stream_output", stream),
-            "each": self.task("each", given.get("each")),
+            "each": None if given.get("each") is None else self.task("each", given["each"]),
             "inputs": self.inputs(given.get("inputs")),
             "version": self.text("version", given.get("version", "")),
         }
@@ -414,14 +420,12 @@ class _Check:
     def dependencies(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise self.fault("dependencies", value, "a list of task names or functions")
-        names = tuple(self.task("dependencies", item) or "" for item in value)
+        names = tuple(self.task("dependencies", item) for item in value)
         if len(set(names)) < len(names):
             raise self.fault("dependencies", list(names), "without repetition")
         return names
 
-    def task(self, argument: str, value: object) -> str | None:
-        if value is None:
-            return None
+    def task(self, argument: str, value: object) -> str:
         name = self.registry._named(self.name, argument, value)
         if name == self.name:
             raise self.fault(argument, name, "another task: this one cannot wait for itself")
@@ -438,7 +442,7 @@ class _Check:
                 raise self.fault(
                     "inputs", parameter, f"parameters of the function: {', '.join(takes) or 'it has none'}"
                 )
-        return {parameter: self.task("inputs", upstream) or "" for parameter, upstream in value.items()}
+        return {parameter: self.task("inputs", upstream) for parameter, upstream in value.items()}
 
     def number(self, argument: str, value: object, least: float, most: float | None, wanted: str) -> float:
         # Beyond the largest float is infinity, also for an int.
@@ -527,8 +531,8 @@ def _defaults(function: Callable[..., Any]) -> str:
     """Write the defaults down, and what a partial has bound; without addresses, which differ in every process."""
     bound = (getattr(function, "args", ()), getattr(function, "keywords", {})) if hasattr(function, "func") else ()
     inner = getattr(function, "func", function)
-    defaults = (getattr(inner, "__defaults__", None), sorted((getattr(inner, "__kwdefaults__", None) or {}).items()))
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr((bound, defaults)))
+    by_name = tuple(sorted((getattr(inner, "__kwdefaults__", None) or {}).items()))
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", _constant((bound, getattr(inner, "__defaults__", None), by_name)))
 
 
 def _source(function: Callable[..., Any]) -> str:
@@ -538,13 +542,27 @@ def _source(function: Callable[..., Any]) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inner)))
     except (OSError, TypeError, SyntaxError):
         code = getattr(inner, "__code__", None)
-        return qualified(function) if code is None else f"{code.co_code!r} {code.co_consts!r} {code.co_names!r}"
+        return qualified(function) if code is None else _compiled(code)
     for part in ast.walk(tree):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             part.decorator_list = []  # settings are not the function
             if part.body and ast.get_docstring(part, clean=False) is not None:
                 part.body = part.body[1:] or [ast.Pass()]
     return ast.dump(tree)
+
+
+def _compiled(code: CodeType) -> str:
+    """Write compiled code down, and the functions in it."""
+    return f"{code.co_code!r} {code.co_names!r} ({', '.join(map(_constant, code.co_consts))})"
+
+
+def _constant(value: object) -> str:
+    """Write a value down as every process does: code has an address, and a set the order of its hashes."""
+    if isinstance(value, CodeType):
+        return _compiled(value)
+    if type(value) in (set, frozenset):
+        return f"{{{', '.join(sorted(map(_constant, cast(Set[object], value))))}}}"
+    return f"({', '.join(map(_constant, value))})" if type(value) is tuple else repr(value)
 
 
 registry = Registry()

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextvars import ContextVar
 from datetime import datetime
 from time import perf_counter
-from types import TracebackType
 from typing import Any, cast
 
 import anyio
@@ -25,10 +24,11 @@ from anyio.lowlevel import checkpoint
 from dpcore.errors import DpcoreError, NoCurrentJobError, UnsupportedError
 from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
 from dpcore.ports import Line
+from dpcore.tracebacks import cut, users_text
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
 
-_NOT_THE_USERS = frozenset({"dpcore", "dpcore_plugins", "cloudpickle"})
+_NOT_THE_USERS = frozenset({"dpcore", "dpcore_plugins", "cloudpickle", "anyio"})
 _LONGEST_CHAIN = 100  # of causes; it may be a circle
 
 InThread = Callable[..., Awaitable[Any]]
@@ -113,7 +113,7 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
         return anyio.run(perform_async, job, line)
     if line is not None:
         line.started()
-    store = _Store(job)
+    store = _Store(job, line)
     current = _current.set(CurrentJob(job))
     began = perf_counter()
     try:
@@ -143,7 +143,7 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
         return cast(Outcome, await in_thread(perform, job, line)) if in_thread is not None else perform(job, line)
     if line is not None:
         line.started()
-    store = _Store(job)
+    store = _Store(job, line)
     current = _current.set(CurrentJob(job))
     began = perf_counter()
     try:
@@ -200,12 +200,12 @@ async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
 
 
 class _Store:
-    """Stores what one job makes, and remembers what it has stored."""
+    """Stores what one job makes, and remembers what it has stored; nothing any more once the job was given up."""
 
-    __slots__ = ("count", "job", "where")
+    __slots__ = ("count", "job", "line", "where")
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, line: Line | None) -> None:
+        self.job, self.line = job, line
         self.count = 0
         self.where = ""
 
@@ -219,14 +219,18 @@ class _Store:
         if hasattr(type(value), "__next__") and isinstance(value, Generator):
             value = list(value)
         ref = self.job.ref
-        self.where = self.job.io.save(ref, value)
+        self.save(ref, value)
         return ref
 
     def item(self, value: Any) -> None:
         """Store the next item of a stream under a ref of its own."""
-        ref = Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}")
-        self.where = self.job.io.save(ref, value)
+        self.save(Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}"), value)
         self.count += 1
+
+    def save(self, ref: Ref, value: Any) -> None:
+        if self.line is not None and self.line.over:  # nobody would ever forget it
+            raise RuntimeError(f"job {self.job} was given up, so what it makes is not stored")
+        self.where = self.job.io.save(ref, value)
 
     def all(self, value: Any) -> Items:
         """Store each item of an iterable."""
@@ -292,11 +296,13 @@ def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outco
 
 
 def _failed(job: Job, error: BaseException, began: float, stored: Items | None) -> Outcome:
+    traceback = _users_traceback(error)
+    cut(error)  # where a program raises it again, too
     return Outcome(
         state=State.FAILED,
         result=stored,
         error=error,
-        traceback=_users_traceback(error),
+        traceback=traceback,
         duration=perf_counter() - began,
         attempt=job.attempt,
         worker=_here.name,
@@ -305,16 +311,9 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
 
 
 def _users_traceback(error: BaseException) -> str:
-    """Format the traceback from the user's first frame on: how it was called is of no use to them."""
     if isinstance(error, DpcoreError) and not _has_users_frame(error):
         return "".join(tracebacks.format_exception_only(error))  # what could not be stored, say: its sentence is all
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    try:
-        return "".join(tracebacks.format_exception(type(error), error, trace or error.__traceback__))
-    except Exception:  # noqa: BLE001  (an exception whose __str__ fails still has frames)
-        return "".join(tracebacks.format_tb(trace or error.__traceback__)) + type(error).__name__
+    return users_text(error)
 
 
 def _has_users_frame(error: BaseException) -> bool:

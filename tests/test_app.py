@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -15,8 +16,10 @@ import pytest
 import dpcore
 import dpcore_plugins
 from dpcore import App, Executor, Outcome, State, current_job
+from dpcore.config import Config
 from dpcore.errors import (
     AdapterNotFoundError,
+    AppStateError,
     NoCurrentJobError,
     NotSharedError,
     NoValueError,
@@ -191,6 +194,31 @@ async def test_a_failed_run_raises_what_its_tasks_raised_with_where_it_was(tasks
         result["after"]
     with pytest.raises(TaskNotFoundError, match="did you mean 'apart'"):
         result["aprt"]
+
+
+def test_a_failed_run_shows_the_users_frames_and_not_how_they_came_to_be_called(tasks, plugins, executor):
+    def bad() -> int:
+        try:
+            return 1 // 0
+        except ZeroDivisionError as error:
+            raise ValueError("no rows") from error
+
+    async def worse() -> int:
+        await anyio.lowlevel.checkpoint()
+        raise FrozenError(7)
+
+    tasks.task(bad)
+    tasks.task(worse)
+    result = dpcore.run(registry=tasks, plugins=plugins, executor=executor, check=False)
+    for name, error in result.errors.items():
+        frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        assert frames == [name]
+    assert [frame.name for frame in traceback.extract_tb(result.errors["bad"].__cause__.__traceback__)] == ["bad"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    row: int
 
 
 @pytest.mark.parametrize(
@@ -704,11 +732,40 @@ async def test_an_unknown_adapter_is_told_when_it_is_used(tasks, plugins):
 async def test_an_app_is_entered_once_and_before_it_is_used(tasks, plugins):
     tasks.task(name="one")(lambda: 1)
     app = App(tasks, plugins=plugins)
-    with pytest.raises(RuntimeError, match="enter the App first"):
+    with pytest.raises(
+        AppStateError, match=r"^this App is not entered; enter it first: async with App\(\.\.\.\) as app$"
+    ):
         await app.run()
     async with app:
-        with pytest.raises(RuntimeError, match="entered already"):
+        with pytest.raises(AppStateError, match=r"^this App is entered already; make another one$"):
             await app.__aenter__()
+
+
+async def test_a_broker_that_is_named_must_be_offered_when_the_app_is_entered(tasks, plugins):
+    tasks.task(name="one")(lambda: 1)
+    with pytest.raises(AdapterNotFoundError, match="no plugin offers the broker 'nope'"):
+        async with App(tasks, broker="nope://x", plugins=plugins):
+            pytest.fail("it was entered")
+    config = Config(environ={"DPCORE_BROKER": "nonsense"})
+    with pytest.raises(AdapterNotFoundError, match="no plugin offers the broker 'nonsense'"):
+        async with App(tasks, config=config, plugins=plugins):
+            pytest.fail("it was entered")
+    async with App(tasks, broker="memory", plugins=plugins) as app:
+        assert (await app.run())["one"] == 1
+
+
+async def test_an_earlier_run_must_be_there_though_nothing_is_taken_from_it(tasks, app):
+    tasks.task(name="one")(lambda: 1)
+    async with app:
+        with pytest.raises(RunNotFoundError, match="there is no run 'no-such-run'"):
+            await app.run("one", from_run="no-such-run")
+
+
+def test_an_unknown_argument_of_run_is_told_with_the_nearest_one(tasks):
+    with pytest.raises(TypeError, match=r"^run\(\) takes no 'executer'; did you mean 'executor'\?$"):
+        dpcore.run(registry=tasks, executer="inline")
+    with pytest.raises(TypeError, match=r"^run\(\) takes no 'fail_fats'; did you mean 'fail_fast'\?$"):
+        dpcore.run(registry=tasks, fail_fats=True)
 
 
 async def test_run_inside_a_running_loop_says_what_to_write_instead():
@@ -1005,3 +1062,109 @@ async def test_an_adapter_that_fails_to_be_entered_fails_each_that_asks_and_noth
             with pytest.raises(OSError, match="the cluster is gone"):
                 await app.run()
         assert await app.store()
+
+
+@pytest.mark.parametrize("held_up", [0.3, 0.6])
+async def test_a_job_that_ended_in_time_has_succeeded_though_the_event_loop_was_held_up(tasks, plugins, held_up):
+    begun = threading.Event()
+
+    @tasks.task(timeout=0.4)
+    def quick() -> str:
+        begun.set()
+        threading.Event().wait(0.05)
+        return "done"
+
+    @tasks.task
+    async def rude() -> None:
+        while not begun.is_set():
+            await anyio.sleep(0.001)
+        threading.Event().wait(held_up)
+
+    async with App(tasks, executor="threads", plugins=plugins) as app:
+        assert (await app.run())["quick"] == "done"
+
+
+class OneLine(Executor):
+    """The shortest there is: nobody is told when a job begins."""
+
+    slots = 2
+
+    async def run(self, job, line):
+        return await anyio.to_thread.run_sync(dpcore.perform, job, abandon_on_cancel=True)
+
+
+async def test_where_nobody_says_when_a_job_begins_it_began_when_it_was_given(tasks, plugins):
+    ending = threading.Event()
+
+    @tasks.task(timeout=0.05)
+    def slow() -> None:
+        ending.wait(20)
+
+    @tasks.task(dependencies=["slow"])
+    def after() -> None: ...
+
+    async with App(tasks, executor=OneLine(), plugins=plugins) as app:
+        with anyio.fail_after(10):
+            result = await app.run(check=False)
+        outcome = result.outcomes["slow"]
+        assert (outcome.state, outcome.still_running) == (State.TIMED_OUT, True)
+        assert outcome.duration >= 0.05
+        async with anyio.create_task_group() as group:
+
+            async def cancelled() -> None:
+                outcome = (await app.run("slow", run_id="r2", check=False)).outcomes["slow"]
+                assert (outcome.state, outcome.still_running) == (State.CANCELLED, True)
+
+            group.start_soon(cancelled)
+            await anyio.sleep(0.01)
+            app.cancel("r2")
+        ending.set()
+
+
+async def test_what_a_job_makes_after_it_was_given_up_is_not_stored(tasks, plugins):
+    going_on, ended = threading.Event(), threading.Event()
+
+    @tasks.task(timeout=0.05, stream_output=True)
+    def stream() -> Iterator[int]:
+        try:
+            yield 1
+            going_on.wait(20)
+            yield 2
+        finally:
+            ended.set()
+
+    @tasks.task(timeout=0.05)
+    def value() -> int:
+        going_on.wait(20)
+        return 3
+
+    io = dpcore_plugins.MemoryIO()
+    async with App(tasks, executor="threads", io=io, plugins=plugins) as app:
+        result = await app.run(check=False)
+        assert {outcome.state for outcome in result.outcomes.values()} == {State.TIMED_OUT}
+        going_on.set()
+        await anyio.to_thread.run_sync(ended.wait, 20)
+    while any(thread.name.startswith("threads-") for thread in threading.enumerate()):
+        await anyio.sleep(0.001)
+    assert io.runs() == []
+
+
+async def test_what_was_given_up_and_cannot_be_found_again_disturbs_nothing(tasks, plugins, caplog):
+    class Forgetful(dpcore_plugins.MemoryIO):
+        def refs(self, run_id, task):
+            raise OSError("no listing today")
+
+    @tasks.task(timeout=0.05)
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep_forever()
+
+    @tasks.task
+    def other() -> int:
+        return 2
+
+    async with App(tasks, io=Forgetful(), plugins=plugins) as app:
+        result = await app.run(check=False)
+    assert result.outcomes["stream"].state is State.TIMED_OUT
+    assert result.outcomes["other"].state is State.SUCCEEDED
+    assert "cannot be found" in caplog.text

@@ -136,6 +136,11 @@ EXAMPLES = [
         "task 't' has no value in this result: it failed",
     ),
     (
+        errors.AppStateError("is not entered", "enter it first"),
+        RuntimeError,
+        "this App is not entered; enter it first",
+    ),
+    (
         errors.RunningLoopError(),
         RuntimeError,
         (

@@ -226,6 +226,37 @@ def test_a_run_parameter_beats_what_is_inferred_and_gives_a_tasks_result(tasks):
     assert edges(made) == set()
 
 
+def test_text_in_the_place_of_a_tasks_result_is_converted_by_the_hint_of_who_takes_it(tasks):
+    @tasks.task
+    def day() -> int: ...
+
+    @tasks.task
+    def hours() -> Iterator[int]: ...
+
+    @tasks.task
+    def total(day: int) -> int: ...
+
+    @tasks.task
+    def unhinted(day, hours): ...
+
+    made = plan("total", "unhinted", registry=tasks, params={"day": "21", "hours": "1,2"})
+    assert made.arguments == {"total": {"day": 21}, "unhinted": {"day": 21, "hours": [1, 2]}}
+    (fault,) = faults(tasks, "total", params={"day": "noon"})
+    assert isinstance(fault, ParamError)
+    assert str(fault).startswith("run parameter 'day' does not fit 'day' of task 'total': 'noon' is not an int")
+
+
+def test_any_other_value_in_the_place_of_a_tasks_result_is_taken_as_it_is(tasks):
+    @tasks.task
+    def rows() -> list[int]: ...
+
+    @tasks.task
+    def total(rows: list[int]) -> int: ...
+
+    fake = object()
+    assert plan("total", registry=tasks, params={"rows": fake}).arguments["total"]["rows"] is fake
+
+
 def test_a_task_whose_result_is_given_cannot_be_selected(shop):
     (fault,) = faults(shop, "orders", "total", params={"orders": [1]})
     assert isinstance(fault, GivenTaskError)

@@ -3,6 +3,7 @@
 import functools
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -566,12 +567,16 @@ def test_an_observer_that_raises_is_logged_and_stops_nobody(caplog):
             raise ZeroDivisionError("nothing")
 
     plugin = Seen()
-    with caplog.at_level(logging.ERROR, "dpcore.plugins"):
+    with caplog.at_level(logging.DEBUG, "dpcore.plugins"):
         for observe in alone(Failing(), plugin).observers("dpcore_run_changed"):
             observe("run", "old", "new")
-    assert plugin.seen == [("new", "run")]
-    assert "plugin 'Failing' failed in dpcore_run_changed" in caplog.text
-    assert "ZeroDivisionError: nothing" in caplog.text
+            observe("run", "old", "newer")
+    assert plugin.seen == [("new", "run"), ("newer", "run")]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG"]
+    for record in caplog.records:
+        assert "plugin 'Failing' failed in dpcore_run_changed" in record.message
+        assert "ZeroDivisionError: nothing" in record.message
+        assert re.findall(r'File "(.*)"', record.message) == [__file__]
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])

@@ -188,6 +188,66 @@ async def test_who_asks_the_app_is_told_what_was_not_recorded_yet(tasks, plugins
     assert {change.task: change.state for change in told} == {"first": State.SUCCEEDED, "second": State.RUNNING}
 
 
+class SlowStore(WatchedStore):
+    """One that takes its time for each commit, as one on a server does."""
+
+    async def commit(self, key, **fields):
+        await anyio.sleep(0.02)
+        return await super().commit(key, **fields)
+
+
+async def test_who_asks_for_the_history_and_gives_up_takes_nothing_from_the_run(tasks, plugins):
+    going_on = anyio.Event()
+
+    @tasks.task
+    async def first() -> int:
+        await going_on.wait()
+        return 1
+
+    @tasks.task
+    def second(first: int) -> int:
+        return first
+
+    store = SlowStore()
+    async with App(tasks, store=store, plugins=plugins) as app, anyio.create_task_group() as group:
+
+        async def ask(seconds: float) -> None:
+            with anyio.move_on_after(seconds):
+                await app.history("r1")
+
+        async def run() -> None:
+            with anyio.fail_after(10):
+                results.append(await app.run(run_id="r1"))
+
+        results: list[dpcore.Result] = []
+        group.start_soon(run)
+        await anyio.sleep(0.05)
+        for number in range(20):
+            group.start_soon(ask, number / 400)
+        going_on.set()
+    assert [dict(result) for result in results] == [{"first": 1, "second": 1}]
+    states = [line for line in store.log if '"second"' in line]
+    assert len(states) == 2, "begun and succeeded, each once"
+
+
+async def test_a_store_that_fails_while_the_history_is_asked_for_ends_the_run_with_its_error(tasks, plugins):
+    @tasks.task
+    async def endless() -> None:
+        await anyio.sleep_forever()
+
+    store = LazyStore()
+    async with App(tasks, store=store, plugins=plugins) as app, anyio.create_task_group() as group:
+
+        async def run() -> None:
+            with anyio.fail_after(10), pytest.raises(StoreError, match="the disk is full"):
+                await app.run(run_id="r1")
+
+        group.start_soon(run)
+        await anyio.sleep(0.02)
+        store.fails_at = 0
+        await app.history("r1")
+
+
 async def test_what_runs_for_long_is_recorded_meanwhile_also_in_a_store_that_ends_with_the_program(tasks, plugins):
     store = LazyStore()
 

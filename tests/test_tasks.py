@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import pickle
+import subprocess
 import sys
 import types
 import warnings
@@ -90,6 +92,7 @@ WRONG = [
     ("dependencies", {"dependencies": ["plain"]}, "another task"),
     ("dependencies", {"dependencies": [5]}, "a task name, or a function that is a task"),
     ("dependencies", {"dependencies": ["a+"]}, "a task name, or a function that is a task"),
+    ("dependencies", {"dependencies": [None]}, "a task name, or a function that is a task"),
     ("description", {"description": 5}, "a text"),
     ("max_retries", {"max_retries": -1}, "a whole number, 0 or more"),
     ("max_retries", {"max_retries": "3"}, "a whole number, 0 or more"),
@@ -112,6 +115,7 @@ WRONG = [
     ("each", {"each": "plain"}, "another task"),
     ("inputs", {"inputs": ["rows"]}, "a mapping from parameter to task"),
     ("inputs", {"inputs": {"nope": "orders"}}, "parameters of the function: rows"),
+    ("inputs", {"inputs": {"rows": None}}, "a task name, or a function that is a task"),
     ("version", {"version": 2}, "a text"),
 ]
 
@@ -434,3 +438,26 @@ def test_a_fingerprint_covers_what_a_partial_binds_and_no_address(tasks):
         tasks.task(name=name)(call)
     assert tasks["one"].fingerprint == tasks["same"].fingerprint != tasks["two"].fingerprint
     assert " at 0x" not in repr(tasks["one"].fingerprint)
+
+
+SOURCELESS = """
+import dpcore
+
+tasks = dpcore.Registry()
+made = {}
+exec("def f(rows=frozenset('abcdef')):\\n    return sorted((r for r in rows if r in {'a', 'b', 'c'}), key=lambda r: -ord(r))", made)
+exec("def g(rows=frozenset('abcdef')):\\n    return sorted((r for r in rows if r in {'a', 'b', 'c'}), key=lambda r: +ord(r))", made)
+for name in "fg":
+    tasks.task(made[name])
+    print(tasks[name].fingerprint)
+"""
+
+
+def test_a_function_without_source_has_one_fingerprint_in_every_process():
+    def printed(seed: str) -> list[str]:
+        environ = {**os.environ, "PYTHONHASHSEED": seed}
+        return subprocess.check_output([sys.executable, "-c", SOURCELESS], env=environ, text=True).split()
+
+    one, other = printed("1"), printed("2")
+    assert one == other
+    assert one[0] != one[1]  # they differ in what stands in a lambda of theirs

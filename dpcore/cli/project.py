@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dpcore.cli.options import DEFAULTS
 from dpcore.cli.refusal import Refusal
-from dpcore.config import AdapterString, Config, Level, Value
+from dpcore.config import Config, Value
 from dpcore.errors import DpcoreError
 from dpcore.plugins import Plugins
 
@@ -55,7 +55,7 @@ class Project(NamedTuple):
         """
         for kind, choice in choices.items():
             if kind == "broker":
-                self._check_broker(choice)
+                self.plugins.check_broker(choice)
                 continue
             try:
                 self.plugins.make(kind, choice, self.config)
@@ -64,9 +64,3 @@ class Project(NamedTuple):
             except Exception as error:
                 notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
                 raise Refusal(f"{type(error).__name__}: {error}{notes} (chosen by {choice.source})") from error
-
-    def _check_broker(self, choice: Value) -> None:
-        if choice.level is not Level.DEFAULT:
-            where = None if choice.level is Level.CALL else choice.source
-            spec = AdapterString.parse(choice.value, where)
-            self.plugins.offer("broker", spec.name, spec.distribution)

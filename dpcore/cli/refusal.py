@@ -6,16 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from os.path import dirname
 from typing import IO, Any
 
 import click
 
-import dpcore
-
 __all__ = ("Refusal", "complain", "described", "refusal_of", "users_traceback")
-
-_INTERNAL = ("<frozen importlib", f"{dirname(dpcore.__file__)}{os.sep}")
 
 
 class Refusal(click.ClickException):
@@ -88,18 +83,6 @@ def users_traceback(error: BaseException) -> str:
 
     What dpcore itself raised is said in its sentence and the user's line.
     """
-    import traceback
+    from dpcore.tracebacks import users_text
 
-    told = traceback.TracebackException.from_exception(error)
-    waiting: list[Any] = [told]
-    while waiting:
-        one = waiting.pop()
-        if one is not None:
-            kept = [frame for frame in one.stack if not frame.filename.startswith(_INTERNAL) and not _imports(frame)]
-            one.stack = traceback.StackSummary.from_list(kept)
-            waiting += [one.__cause__, one.__context__, *(one.exceptions or ())]
-    return "".join(told.format()).rstrip()
-
-
-def _imports(frame: Any) -> bool:
-    return bool(frame.name == "import_module") and frame.filename.endswith("importlib/__init__.py")
+    return users_text(error).rstrip()

@@ -9,8 +9,9 @@ import types
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ForwardRef, Literal
+
+import msgspec
 
 from dpcore.hints.apart import MISSING, shown
 
@@ -21,8 +22,7 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a function; its *hint* is resolved and keeps its ``Annotated``."""
 
     name: str
@@ -36,8 +36,7 @@ class Parameter:
         return self.default is MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """What a function takes and gives, as its hints say.
 
     *parameters* leaves out ``*args`` and ``**kwargs``; *extra_keywords* tells of

@@ -15,11 +15,15 @@ __all__ = ("Executor", "Line")
 class Line(Protocol):
     """The runner's side of one running job."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the job any more: it was given up, and what it still makes is not stored."""
+
     def started(self) -> None:
         """Say that the job's code begins now: state ``running`` and its timeout count from here.
 
-        Call it once, on the event loop or in the thread that runs the job.  A job
-        whose line was never told is taken to have started when it was given.
+        Call it once, on the event loop or in the thread that runs the job.  A job of
+        an executor that never says so is taken to have started when it was given.
         """
 
     async def send(self, message: Any) -> None:
@@ -45,6 +49,8 @@ class Executor(Adapter):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    tells: bool = False
+    """Whether it has ever said of a job that it begins; set by the runner."""
 
     @property
     @abstractmethod

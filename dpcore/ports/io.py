@@ -154,8 +154,9 @@ def _checked(ref: Ref) -> Ref:
         pass
     except AttributeError:
         raise ArgumentError("ref", ref, "a Ref: Ref(run_id, task, result_id)") from None
-    ref.check()
     if len(_sound) >= _MOST_SOUND:
         _sound.clear()
-    _sound.update((ref.run_id, ref.task, ref.result_id))
+    for value, kind in ((ref.run_id, "run id"), (ref.task, "task name"), (ref.result_id, "result id")):
+        if not isinstance(value, str) or value not in _sound:
+            _sound.add(check_id(value, kind))
     return ref

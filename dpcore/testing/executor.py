@@ -67,6 +67,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.times = 0
+        self.over = False
         self.ended = False
         self.late = False
 

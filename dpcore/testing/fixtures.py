@@ -13,7 +13,8 @@ import anyio
 from dpcore.app import App, Result
 from dpcore.clock import Clock
 from dpcore.config import Config
-from dpcore.jobs import Outcome, State
+from dpcore.errors import ArgumentError
+from dpcore.jobs import Outcome, State, described
 from dpcore.plugins import Plugins
 from dpcore.ports.runstore import RunHistory, RunRecord, TaskChange
 from dpcore.runs import Keep, Run
@@ -64,7 +65,7 @@ class _Observer:
         if outcome is not None:
             # Not its duration, which is of the machine's clock: a bar says how long it was on the app's.
             change.attempt, change.reason = outcome.attempt, outcome.reason
-            change.error = "" if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}"
+            change.error = "" if outcome.error is None else described(outcome.error)
         self.histories[run].changes.append(change)
 
 
@@ -112,6 +113,7 @@ class RunTasks:
         check: bool = True,
     ) -> Result:
         """Run *tasks*; a failed run raises what :func:`dpcore.run` would, unless *check* is False."""
+        __tracebackhide__ = True  # a failed test shows its own line
         app = isolated_app(self._seen, _alone(tasks, params or {}), self._clock)
 
         async def main() -> Result:
@@ -125,10 +127,13 @@ class RunTasks:
 
 def _alone(given: tuple[Callable[..., Any] | Task | Registry, ...], params: Mapping[str, Any]) -> Registry:
     """Register what is *given* anew, without what it says of tasks that neither are nor have a value in *params*."""
+    __tracebackhide__ = True
     if not given:
         raise TypeError("run_tasks() needs something to run: functions, tasks or registries")
     found: list[Task | Callable[..., Any]] = []
     for one in given:
+        if not callable(one) and not isinstance(one, Task | Registry):
+            raise ArgumentError("tasks", one, "functions, Task objects or registries, each that run_tasks() is given")
         found += one.values() if isinstance(one, Registry) else [one if isinstance(one, Task) else _known(one)]
     names = {one.name for one in found if isinstance(one, Task)} | {
         str(getattr(one, "__name__", "")) for one in found if not isinstance(one, Task)

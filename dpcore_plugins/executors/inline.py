@@ -16,7 +16,8 @@ class InlineExecutor(Executor):
 
     For tests, for debugging with a debugger, and for tasks so small that anything
     else costs more than they do.  A plain function blocks the event loop while it
-    runs and cannot be stopped; a coroutine function can.  Several runs of one app
+    runs and cannot be stopped, and until it has ended it is not recorded that it had
+    begun; a coroutine function can be stopped, and is recorded.  Several runs of one app
     take turns, job by job.
     """
 

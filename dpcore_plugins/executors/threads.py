@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ import anyio
 from dpcore import Executor, Job, Line, Outcome, perform, perform_async
 
 __all__ = ("ThreadsExecutor",)
+
+_log = logging.getLogger("dpcore.executors.threads")
 
 _WATCH = 1.0  # seconds after which an idle thread looks whether the program is about to end
 
@@ -108,12 +111,21 @@ class _Pool:
             self._free += 1
 
     def give(self, call: _Call) -> None:
-        """Have *call* done by a thread."""
-        self._busy += 1
-        if self._busy > len(self._threads):
+        """Have *call* done by a thread; where no further one can be started, by the next of those there are.
+
+        Raises :class:`RuntimeError`, as Python does, if there is none.
+        """
+        if self._busy >= len(self._threads):
             thread = threading.Thread(target=self._work, name=f"threads-{next(self._number)}")
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                _log.warning("no further thread can be started; jobs wait for the %d there are", len(self._threads))
+            else:
+                self._threads.append(thread)
+        self._busy += 1
         self._calls.put(call)
 
     def close(self) -> None:
@@ -166,8 +178,8 @@ class _Slot:
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run *function* on a thread; a cancellation returns at once and leaves it running, if it has begun."""
         call = _Call(self, function, arguments)
-        self._holders += 1
         self._pool.give(call)
+        self._holders += 1
         try:
             await call.ended.wait()
         except BaseException:
@@ -192,6 +204,8 @@ class _Call:
     def __init__(self, slot: _Slot, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self.slot, self._function, self._arguments = slot, function, arguments
         self._context = copy_context()
+        if (sniffio := sys.modules.get("sniffio")) is not None:  # no event loop runs where this goes
+            self._context.run(sniffio.current_async_library_cvar.set, None)
         self._claim = [True]  # who takes it out decides: the thread that begins, or the loop that gives up
         self.ended = anyio.Event()
         self.value: Any = None

@@ -20,6 +20,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from errno import EDQUOT, ENOSPC
 from fcntl import LOCK_EX, LOCK_SH, flock
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
@@ -69,9 +70,13 @@ class FilesystemIO(IOManager):
         pickled, buffers = _pickled(ref, value)
         folder = self._folder(ref)
         try:
-            return self._commit(folder, ref.result_id, pickled, buffers)
-        except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody cleared the run
-            return self._commit_anew(folder, ref.result_id, pickled, buffers)
+            try:
+                return self._commit(folder, ref.result_id, pickled, buffers)
+            except FileNotFoundError:  # there is no folder, not yet, or not any more: somebody cleared the run
+                return self._commit_anew(folder, ref.result_id, pickled, buffers)
+        except OSError as error:
+            room = "make room there, or " if error.errno in (ENOSPC, EDQUOT) else ""
+            raise ResultNotStoredError(ref, f"{self}: {error}; {room}choose another folder: filesystem:PATH") from error
 
     def _commit_anew(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
         os.makedirs(self._root, exist_ok=True)
@@ -326,35 +331,63 @@ def _name_in(line: bytes) -> str:
 
 
 class _Part(NamedTuple):
-    where: str
+    key: Any
     value: Any
+    is_item: bool
+
+    def __str__(self) -> str:
+        return f"[{self.key!r}]" if self.is_item else f".{self.key}"
 
 
-def _culprit(value: Any, words: str, deepest: int = 8) -> str:
-    """Follow what does not pickle down to the attribute or item that is the cause."""
-    where = "value"
-    for _ in range(deepest):
-        for part in _parts(value):
-            try:
-                _dumped(_by_value(), part.value)
-            except Exception as error:  # noqa: BLE001
-                where, value, words = where + part.where, part.value, _words(error)
-                break
+def _culprit(value: Any, words: str, most: int = 16) -> str:
+    """Follow what does not pickle down to the attribute or item that is the cause, in *most* moves at the most."""
+    path, seen = [("value", value, words)], {id(value)}
+    for _ in range(most):
+        where, value, _ = path[-1]
+        parts = [*_parts(value)]
+        unseen = [part for part in parts if id(part.value) not in seen]
+        found = _first_refused(unseen)
+        if found is not None:
+            part, words = found
+            seen.add(id(part.value))
+            path.append((f"{where}{part}", part.value, words))
+        elif len(path) > 1 and len(unseen) < len(parts):
+            path.pop()  # it holds what holds it, and only therefore does not pickle: another part is the cause
         else:
             break
+    where, _, words = path[-1]
     return f"{where}: {words}"
+
+
+def _first_refused(parts: Sequence[_Part]) -> tuple[_Part, str] | None:
+    """Return the first of *parts* that does not pickle, and why: found by halves, since there may be many."""
+    if not parts or _refused([part.value for part in parts]) is None:
+        return None
+    while len(parts) > 1:
+        half = parts[: len(parts) // 2]
+        parts = half if _refused([part.value for part in half]) is not None else parts[len(half) :]
+    words = _refused(parts[0].value)
+    return None if words is None else (parts[0], words)
+
+
+def _refused(value: Any) -> str | None:
+    try:
+        _dumped(_by_value(), value)
+    except Exception as error:  # noqa: BLE001
+        return _words(error)
+    return None
 
 
 def _parts(value: Any) -> Iterator[_Part]:
     if isinstance(value, dict):
-        yield from (_Part(f"[{key!r}]", item) for key, item in value.items())
+        yield from (_Part(key, item, is_item=True) for key, item in value.items())
     elif isinstance(value, (list, tuple)):
-        yield from (_Part(f"[{index}]", item) for index, item in enumerate(value))
+        yield from (_Part(index, item, is_item=True) for index, item in enumerate(value))
     else:
         slots = (name for kind in type(value).__mro__ for name in _names_of(vars(kind).get("__slots__", ())))
         for name in [*getattr(value, "__dict__", {}), *slots]:
             with suppress(AttributeError):  # a slot may be empty
-                yield _Part(f".{name}", getattr(value, name))
+                yield _Part(name, getattr(value, name), is_item=False)
 
 
 def _names_of(slots: str | Iterable[str]) -> Iterable[str]:
@@ -371,7 +404,7 @@ def _words(error: Exception) -> str:
 
 def _why(error: Exception, content: bytes) -> str:
     if not content:
-        return "the file is empty"
+        return "the file is empty; run the task again"
     if isinstance(error, ImportError | AttributeError):
         return f"its code is not there any more, or not here: {_words(error)}"
     return f"the file is not whole, or not a result: {type(error).__name__}: {_words(error)}"

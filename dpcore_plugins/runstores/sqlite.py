@@ -158,7 +158,16 @@ class SqliteRunStore(RunStore):
                 str(self),
                 f"{error}; move the file away, or restore a copy of it (`sqlite3 FILE .recover` reads the rest)",
             )
-        return StoreError(str(self), str(error))
+        cure = ""
+        if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+            cure = "; make room there, or choose another path: sqlite:PATH"
+        elif code is not None and code & 0xFF in (
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_PERM,
+        ):
+            cure = "; let it be written, or choose another path: sqlite:PATH"
+        return StoreError(str(self), f"{error}{cure}")
 
     # ---------------------------------------------------------------- in the thread: opening
 

@@ -117,9 +117,56 @@ def test_a_program_that_does_not_leave_its_executor_ends_all_the_same(tmp_path):
         "from dpcore_plugins import ThreadsExecutor, MemoryIO\n"
         "from dpcore.jobs import Function\n"
         "class Line:\n"
+        "    over = False\n"
         "    def started(self): pass\n"
         "job = dpcore.Job(run_id='r', task='t', function=Function(len), io=MemoryIO(), arguments={'obj': ()}, positional=('obj',))\n"
         "print(asyncio.run(ThreadsExecutor().run(job, Line())).state)\n"
     )
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout.strip()) == (0, "succeeded"), ended.stderr
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_a_plain_task_on_a_thread_may_run_an_event_loop_of_its_own(tasks, plugins):
+    async def answer() -> int:
+        await anyio.lowlevel.checkpoint()
+        return 42
+
+    @tasks.task
+    def alone() -> int:
+        return anyio.run(answer)
+
+    @tasks.task
+    def nested() -> int:
+        inner = dpcore.Registry()
+        inner.task(name="one")(lambda: 1)
+        return dpcore.run(registry=inner, plugins=dpcore.Plugins(installed=False))["one"]
+
+    async with App(tasks, executor="threads", plugins=plugins) as app:
+        assert dict(await app.run()) == {"alone": 42, "nested": 1}
+
+
+NO_THREADS = """
+import resource, sys, threading
+import dpcore
+from dpcore_plugins import ThreadsExecutor
+tasks = dpcore.Registry()
+for number in range(5):
+    tasks.task(name=f"t{number}")(lambda: 1)
+threading.stack_size(512 * 1024 * 1024)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+room = int(sys.argv[1]) * 700 * 1024 * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + room + 300 * 1024 * 1024, resource.RLIM_INFINITY))
+result = dpcore.run(registry=tasks, executor=ThreadsExecutor(slots=4), check=False)
+print(result.state, {str(outcome.error) for outcome in result.outcomes.values()})
+"""
+
+
+@pytest.mark.parametrize(("room", "said"), [("0", 'failed {"can\'t start new thread"}'), ("1", "succeeded {'None'}")])
+def test_where_threads_cannot_be_started_nothing_hangs(tmp_path, room, said):
+    """The stack of each is larger than what memory is left."""
+    script = tmp_path / "crowded.py"
+    script.write_text(NO_THREADS)
+    ended = subprocess.run([sys.executable, script, room], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == said, ended.stderr

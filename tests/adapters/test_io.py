@@ -181,6 +181,32 @@ def test_what_does_not_pickle_is_named_down_to_the_attribute(io):
     assert isinstance(error.value.__cause__, TypeError)
 
 
+class Telling:
+    """Counts how often values of it are pickled: one that many share, once for each pickle."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        Telling.pickled += 1
+        return (Telling, ())
+
+
+def test_what_does_not_pickle_is_found_among_many_without_trying_each(io):
+    Telling.pickled = 0
+    shared = Telling()
+    values = [[shared] for _ in range(10_000)]
+    with pytest.raises(ResultNotStoredError, match=r"value\[10000\]: cannot pickle '_thread.lock'"):
+        io.save(REF, [*values, threading.Lock(), *values])
+    assert Telling.pickled < 100
+
+
+def test_what_does_not_pickle_is_found_in_a_value_that_holds_itself(io):
+    itself = []
+    itself += [itself, {"whole": itself}, threading.Lock()]
+    with pytest.raises(ResultNotStoredError, match=r"and value\[2\]: cannot pickle '_thread.lock'"):
+        io.save(REF, itself)
+
+
 def test_a_value_too_deep_to_pickle_is_refused(io):
     deep = []
     for _ in range(100_000):
@@ -311,7 +337,8 @@ def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_system(tmp_pat
     (tmp_path / "file").write_text("in the way")
     io = FilesystemIO(path=tmp_path / "file" / "runs")
     with pytest.raises(
-        ResultNotStoredError, match=r"cannot store the result r1/total/1: filesystem:.*Not a directory"
+        ResultNotStoredError,
+        match=r"cannot store the result r1/total/1: filesystem:.*Not a directory.*; choose another folder: filesystem:PATH$",
     ) as error:
         io.save(REF, 1)
     assert isinstance(error.value.__cause__, NotADirectoryError)
@@ -334,7 +361,9 @@ def test_a_file_in_the_place_of_a_folder_is_said_at_once(io):
 def test_a_full_disk_keeps_the_old_value_and_leaves_no_torso(tiny_disk, value):
     io = FilesystemIO(path=tiny_disk / "runs")
     io.save(REF, "old")
-    with pytest.raises(ResultNotStoredError, match="No space left on device") as error:
+    with pytest.raises(
+        ResultNotStoredError, match=r"No space left on device; make room there, or choose another"
+    ) as error:
         io.save(REF, value)
     assert error.value.__cause__.errno == errno.ENOSPC
     assert io.load(REF) == "old"

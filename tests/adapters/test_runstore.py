@@ -141,10 +141,20 @@ async def test_entering_twice_at_once_is_an_error(path):
         assert await store.commit("k", value=b"") == 1
 
 
+async def test_a_database_that_cannot_be_written_says_what_to_do(tiny_disk):
+    path = tiny_disk / "runs.db"
+    async with SqliteRunStore(path=path):
+        pass
+    await anyio.run_process(["mount", "-o", "remount,ro", str(tiny_disk)])
+    with pytest.raises(StoreError, match=r"; let it be written, or choose another path: sqlite:PATH$"):
+        async with SqliteRunStore(path=path) as store:
+            await store.commit("k", value=b"new")
+
+
 async def test_a_full_disk_loses_nothing_that_was_committed(tiny_disk):
     async with SqliteRunStore(path=tiny_disk / "runs.db") as store:
         await store.commit("k", value=b"old", entries=[b"x"])
-        with pytest.raises(StoreError, match=r"database or disk is full"):
+        with pytest.raises(StoreError, match=r"database or disk is full; make room there, or choose another path"):
             await store.commit("k", value=b"new", entries=[b"y" * 3_000_000])
         assert await store.fetch("k", entries=True) == Document(b"old", 1, [b"x"])
     async with SqliteRunStore(path=tiny_disk / "runs.db") as store:

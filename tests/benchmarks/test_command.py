@@ -1,7 +1,4 @@
-"""What the command line costs: its help beside what it cannot do without, and a run that is shown beside a quiet one.
-
-``tox -e bench`` shows them side by side, each as a process of its own.
-"""
+"""What it costs to be shown a run in a terminal, beside the same run that says nothing; each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,15 +10,16 @@ import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 TASKS = """
 from dpcore import task
-for number in range(10_000):
-    task(name=f"t{number}")(lambda: None)
+for number in range({size}):
+    task(name=f"t{{number}}")(lambda: None)
 """
 COMMAND = "from dpcore.cli import main; main()"
 
@@ -33,35 +31,30 @@ def python(folder: Path, *arguments: str, out: int = subprocess.DEVNULL) -> int:
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environ, stdout=out, check=False).returncode
 
 
-HELPS = ["", "completion", "config", "plan", "plugins", "plugins doctor", "plugins info", "plugins why", "run", "runs",
-         "runs show", "tasks"]  # fmt: skip
-WHAT_HELP_NEEDS = "import click, rich"
-
-
-@pytest.mark.benchmark(group="dpcore COMMAND --help")
-@pytest.mark.parametrize(
-    "words", [None, *HELPS], ids=lambda words: WHAT_HELP_NEEDS if words is None else f"dpcore {words}"
-)
-def test_help(benchmark: BenchmarkFixture, tmp_path: Path, words: str | None) -> None:
-    call = ("-c", WHAT_HELP_NEEDS) if words is None else ("-c", COMMAND, *words.split(), "--help")
-    assert benchmark.pedantic(python, (tmp_path, *call), rounds=10, warmup_rounds=2) == 0
-
-
-@pytest.mark.benchmark(group="10,000 tasks that do nothing, in a terminal")
-@pytest.mark.parametrize("options", [["--quiet"], []], ids=["quiet", "shown"])
-def test_shown(benchmark: BenchmarkFixture, tmp_path: Path, options: list[str]) -> None:
-    (tmp_path / "many.py").write_text(TASKS)
-    adapters = ["--executor", "inline", "--io", "memory", "--store", "memory"]
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """Give a terminal whose other end is read, and forgotten."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     reading = threading.Thread(target=read_all, args=(ours,))
     reading.start()
-    call = (tmp_path, "-c", COMMAND, "run", "many.py", *adapters, *options)
-    code = benchmark.pedantic(python, call, {"out": theirs}, rounds=5, warmup_rounds=1)
+    yield theirs
     os.close(theirs)
     reading.join()
     os.close(ours)
-    assert code == 0
+
+
+def test_a_run_that_is_shown_ends_as_a_quiet_one(terminal: int, tmp_path: Path, side_by_side: Any) -> None:
+    size = side_by_side.size(10_000, 20)
+    (tmp_path / "many.py").write_text(TASKS.format(size=size))
+    adapters = ["--executor", "inline", "--io", "memory", "--store", "memory"]
+    call = ["-c", COMMAND, "run", "many.py", *adapters]
+    ours, theirs = side_by_side.time(
+        f"dpcore run, {size:,} tasks, shown, per task",
+        lambda: python(tmp_path, *call, out=terminal), lambda: python(tmp_path, *call, "--quiet", out=terminal),
+        than="--quiet", per=size, clock="wall",
+    )  # fmt: skip
+    assert (ours, theirs) == (0, 0)
 
 
 def read_all(descriptor: int) -> None:

@@ -33,6 +33,13 @@ def apart() -> int:
     return 1
 """
 
+DOUBLED = """
+@task
+def doubled(day: int) -> int:
+    assert day * 2 == 42
+    return day * 2
+"""
+
 
 # ---------------------------------------------------------------- for people
 
@@ -45,6 +52,13 @@ def test_each_task_is_told_as_it_ends_and_then_the_whole(command, orders):
     assert re.fullmatch(r"succeeded: 2 tasks in \d\.\d+ s, run [\w-]+", lines[3])
     assert len(lines) == 4
     assert lines[3].split()[-1] == lines[0].split()[1].rstrip(":")
+
+
+def test_text_that_is_given_in_the_place_of_a_task_is_converted_or_refused(command, write):
+    write("days.py", "from dpcore import task\n\n@task\ndef day() -> int:\n    return 1\n\n" + DOUBLED)
+    command("run", "days.py", "doubled", "--param", "day=21")
+    said = command("run", "days.py", "doubled", "--param", "day=noon", code=2).stderr
+    assert "run parameter 'day' does not fit 'day' of task 'doubled': 'noon' is not an int" in said
 
 
 def test_a_failure_is_told_with_the_users_frames_and_what_was_skipped(command, write):

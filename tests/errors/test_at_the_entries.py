@@ -153,6 +153,11 @@ def test_a_wrong_object_for_an_argument_of_run_is_told_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_can_be_no_broker_is_told_too(tasks):
+    with pytest.raises(ArgumentError, match=r"^broker=3 must be the name of an adapter"):
+        App(tasks, broker=3)
+
+
 def test_an_adapter_of_another_port_is_told_too(tasks):
     with pytest.raises(ArgumentError, match="or an object of class Executor"):
         App(tasks, executor=MemoryIO())

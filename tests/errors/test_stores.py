@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import dpcore
 from dpcore import App, Ref, State, run
-from dpcore.errors import ResultNotStoredError, RunFailedError, StoreError
+from dpcore.errors import PlanningError, ResultNotStoredError, RunFailedError, StoreError
 from dpcore_plugins import FilesystemIO, MemoryRunStore, SqliteRunStore
 
 CAUSES = [OSError(28, "No space left on device"), TimeoutError("the server does not answer"), ConnectionResetError()]
@@ -126,7 +127,11 @@ def test_of_what_could_not_be_stored_the_sentence_is_the_traceback_unless_the_us
     result = run(registry=tasks, plugins=plugins, io=f"filesystem:{tmp_path}", check=False)
     error = result.errors["deep"]
     assert result.outcomes["deep"].traceback == f"dpcore.errors.ResultNotStoredError: {error}\n"
-    assert "in __getstate__" in result.outcomes["awkward"].traceback
+    told = result.outcomes["awkward"].traceback
+    assert "in __getstate__" in told
+    assert re.findall(r'File "(.*)"', told) == [__file__]
+    assert told.count("Traceback") == 1
+    assert told.endswith(f"\ndpcore.errors.ResultNotStoredError: {result.errors['awkward']}\n")
 
 
 def test_a_full_disk_fails_the_task_in_the_words_of_the_system_and_is_recorded(tasks, plugins, tiny_disk, tmp_path):
@@ -143,7 +148,8 @@ def test_a_full_disk_fails_the_task_in_the_words_of_the_system_and_is_recorded(t
     assert result["small"] == 1
     error = result.errors["large"]
     assert str(error) == (
-        f"cannot store the result {result.run_id}/large/1: filesystem:{tiny_disk}/io: [Errno 28] No space left on device"
+        f"cannot store the result {result.run_id}/large/1: filesystem:{tiny_disk}/io: [Errno 28] No space left on device; "
+        "make room there, or choose another folder: filesystem:PATH"
     )
     assert not [*Path(tiny_disk).rglob("*large*/*")]
 
@@ -184,8 +190,28 @@ def test_a_folder_that_cannot_be_written_is_said_in_the_words_of_the_system(task
     result = run(registry=tasks, plugins=plugins, io="filesystem:/proc/no/folder", check=False)
     assert str(result.errors["one"]) == (
         f"cannot store the result {result.run_id}/one/1: filesystem:/proc/no/folder: "
-        "[Errno 2] No such file or directory: '/proc/no'"
+        "[Errno 2] No such file or directory: '/proc/no'; choose another folder: filesystem:PATH"
     )
+
+
+@pytest.mark.parametrize("left", [Path.touch, Path.mkdir], ids=["empty", "folder"])
+def test_an_earlier_result_that_is_not_whole_says_what_to_do(tasks, plugins, tmp_path, left):
+    @tasks.task
+    def one() -> int:
+        return 1
+
+    @tasks.task
+    def two(one: int) -> int:
+        return one
+
+    adapters = {"plugins": plugins, "io": f"filesystem:{tmp_path}", "store": f"sqlite:{tmp_path}/runs.db"}
+    first = run(registry=tasks, **adapters)
+    file = tmp_path / first.run_id / "one" / "1.pkl"
+    file.unlink()
+    left(file)
+    with pytest.raises(PlanningError) as caught:
+        run(root_tasks=["two"], from_run=first.run_id, registry=tasks, **adapters)
+    assert f"holds no whole result {first.run_id}/one/1; run 'one' too, or give its result" in str(caught.value)
     with pytest.raises(StoreError) as caught:
         run(registry=tasks, plugins=plugins, store="sqlite:/proc/no/runs.db")
     assert str(caught.value) == (

@@ -262,6 +262,34 @@ def test_app(dp_app):
     )
 
 
+def test_a_failed_test_shows_its_own_line_and_what_the_task_raised_but_no_frames_of_dpcore(pytester):
+    pytester.makepyfile(
+        """
+        class Mute(Exception):
+            def __str__(self):
+                raise RuntimeError("mute")
+
+        def load():
+            raise Mute
+
+        def test_load(run_tasks):
+            run_tasks(load)
+
+        def test_number(run_tasks):
+            run_tasks(3)
+        """
+    )
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    done.assert_outcomes(failed=2)
+    said = done.stdout.str()
+    assert "run_tasks(load)" in said
+    assert "raise Mute" in said
+    assert "Mute: <Mute whose __str__ fails>" in said  # in the timeline
+    assert "failed in dpcore_task_changed" not in said
+    assert "tasks=3 must be functions, Task objects or registries" in said
+    assert not re.findall(r"dpcore/\w+(?:/\w+)?\.py:\d+", said), said
+
+
 def test_a_test_that_passes_or_that_ran_nothing_shows_nothing(pytester):
     pytester.makepyfile(
         FAILING
