@@ -81,8 +81,6 @@ class Runner:
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
 
-        Raises :class:`~dpcore.errors.SettingError` if the executor has no slot to run a job in.
-
         When this call is cancelled, so is the run: its jobs are stopped as far as the
         executor can, that is recorded, and then the cancellation goes on.
         """
@@ -107,7 +105,7 @@ class Runner:
             return
         self.run.cancel(reason)
         self._stop_jobs()
-        if self._group is not None and not self._recording:
+        if self._group is not None:
             self._group.start_soon(self._record)
 
     async def ended(self) -> None:
@@ -162,8 +160,7 @@ class Runner:
             return None
         outcome = await self._judged(job, line, outcome)
         self._arrived.append((start, outcome))  # to the list that is current after the wait
-        if not self._recording:
-            await self._record(lanes_to_be=1)
+        await self._record(lanes_to_be=1)
         return self.run.take()
 
     async def _yield(self) -> None:
@@ -197,8 +194,8 @@ class Runner:
     async def _judged(self, job: Job, line: _Line, outcome: Outcome | None) -> Outcome:
         """Say how a job went that did not simply succeed: *outcome* is what the executor made of it, if anything."""
         if outcome is None:
-            if job.streams:
-                await self._forget_items(job)
+            if job.streams:  # forget what it had stored before it was given up
+                await self._off_the_loop(_forget_items, self.io, job)
             return self._given_up(job, line)
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             await checkpoint()  # what interrupted the body may have asked for the run to be cancelled
@@ -208,10 +205,6 @@ class Runner:
         if is_late and outcome.state is State.SUCCEEDED:
             return _timed_out(job, "ended", outcome.duration, outcome.result)
         return outcome
-
-    async def _forget_items(self, job: Job) -> None:
-        """Forget what a stream had stored before it was given up."""
-        await self._off_the_loop(_forget_items, self.io, job)
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""
@@ -231,7 +224,12 @@ class Runner:
     # ---------------------------------------------------------------- recording
 
     async def _record(self, lanes_to_be: int = 0) -> None:
-        """Take in what has arrived, record it, and only then let it have consequences; until nothing is left."""
+        """Take in what has arrived, record it, and only then let it have consequences; until nothing is left.
+
+        One does it at a time; who comes while another does leaves it to that one.
+        """
+        if self._recording:
+            return
         run = self.run
         self._recording = True
         try:
@@ -328,10 +326,7 @@ class Runner:
 
     async def _free(self) -> None:
         freed, self.run.freed = self.run.freed, []
-        await self._delete([ref for result in freed for ref in ([result] if isinstance(result, Ref) else result)])
-
-    async def _delete(self, refs: Sequence[Ref]) -> None:
-        """Forget results that nobody reads; what cannot be deleted is logged, and disturbs nothing."""
+        refs = [ref for result in freed for ref in ([result] if isinstance(result, Ref) else result)]
         await self._off_the_loop(_delete, self.io, refs)
 
     async def _off_the_loop(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -407,10 +402,11 @@ class _Journal:
 
     def note(self, changes: list[Change]) -> None:
         """Remember *changes*, which have happened now."""
-        self._noted.append((self._clock.now().timestamp(), changes))
+        if changes:
+            self._noted.append((self._clock.now().timestamp(), changes))
 
     async def write(self, record: RunRecord | None = None) -> None:
-        """Write all that was noted, in one piece, and the run's *record* with it if one is given."""
+        """Write all that was noted, in one piece, and the run's *record* with it if one is given; one at a time."""
         count = len(self._noted)
         entries = [_entry(change, at) for at, changes in self._noted for change in changes]
         if entries or record is not None:
@@ -522,6 +518,7 @@ def _forget_items(io: IOManager, job: Job) -> None:
 
 
 def _delete(io: IOManager, refs: Sequence[Ref]) -> None:
+    """Forget results that nobody reads; what cannot be deleted is logged, and disturbs nothing."""
     for ref in refs:
         try:
             io.delete(ref)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from contextlib import suppress
 
 import anyio
 import pytest
 
 import dpcore
 from dpcore import App, State, current_job
-from dpcore.errors import StoreError
+from dpcore.errors import RunNotFoundError, StoreError
 from dpcore_plugins import MemoryRunStore
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +196,34 @@ class SlowStore(WatchedStore):
     async def commit(self, key, **fields):
         await anyio.sleep(0.02)
         return await super().commit(key, **fields)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_run_that_is_cancelled_while_it_is_recorded_is_recorded_once(tasks, plugins, seed):
+    drawn = random.Random(seed)
+    for number in range(20):
+
+        @tasks.task(name=f"t{number}")
+        async def work() -> None:
+            await anyio.sleep(drawn.uniform(0, 0.02))
+
+    store = SlowStore()
+    async with App(tasks, executor="threads?slots=4", store=store, plugins=plugins) as app:
+        async with anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                await anyio.sleep(drawn.uniform(0.02, 0.08))
+                with suppress(RunNotFoundError):  # it has ended
+                    app.cancel("r1")
+
+            group.start_soon(cancel)
+            with anyio.fail_after(10):
+                result = await app.run(run_id="r1", check=False)
+        changes = (await app.history("r1")).changes
+    told = [(change.task, change.state) for change in changes]
+    assert len(told) == len(set(told)), "nothing is written down twice"
+    ended = {change.task: change.state for change in changes if change.state.ended}
+    assert ended == {name: outcome.state for name, outcome in result.outcomes.items()}
 
 
 async def test_who_asks_for_the_history_and_gives_up_takes_nothing_from_the_run(tasks, plugins):
