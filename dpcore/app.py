@@ -49,7 +49,7 @@ from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
 from dpcore.words import nearest, printed
 
-__all__ = ("App", "Result", "run")
+__all__ = ("App", "Result", "loop_is_running", "run")
 
 _PORTS: Mapping[str, type[Adapter]] = {"io": IOManager, "executor": Executor, "store": RunStore}
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
@@ -517,9 +517,6 @@ def _short(value: object) -> str:
     return writable(printed(value))
 
 
-_APP_ARGUMENTS = tuple(signature(App).parameters)
-
-
 def run(
     *selection: Selector,
     registry: Registry | None = None,
@@ -543,9 +540,10 @@ def run(
     write instead.
     """
     __tracebackhide__ = True  # as in Result.raise_for_failure
+    known = signature(App).parameters
     for name in app_arguments:
-        if name not in _APP_ARGUMENTS:
-            raise TypeError(f"run() takes no {name!r}{nearest(name, (*signature(run).parameters, *_APP_ARGUMENTS))}")
+        if name not in known:
+            raise TypeError(f"run() takes no {name!r}{nearest(name, (*signature(run).parameters, *known))}")
 
     async def main() -> Result:
         async with App(registry, **app_arguments) as app:
@@ -565,7 +563,7 @@ def run(
             )
 
     _refuse_while_loading()
-    if _loop_is_running():
+    if loop_is_running():
         raise RunningLoopError
     result = anyio.run(main)
     return result.raise_for_failure() if check else result
@@ -577,7 +575,8 @@ def _refuse_while_loading() -> None:
         raise UnguardedScriptError(script)
 
 
-def _loop_is_running() -> bool:
+def loop_is_running() -> bool:
+    """Tell whether this thread is in an event loop already, so that none can be started in it."""
     try:
         anyio.get_current_task()
     except RuntimeError:  # also anyio's own for "no event loop"

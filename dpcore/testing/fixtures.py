@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from dpcore.app import App, Result
+from dpcore.app import App, Result, loop_is_running
 from dpcore.clock import Clock
 from dpcore.config import Config
 from dpcore.errors import ArgumentError
@@ -121,7 +121,7 @@ class RunTasks:
                 return await app.run(params=params, metadata=metadata, fail_fast=fail_fast, keep=keep, check=False)
 
         with _jumping(self._clock):
-            result = _on_a_thread(main) if _loop_is_running() else anyio.run(main)
+            result = _on_a_thread(main) if loop_is_running() else anyio.run(main)
         return result.raise_for_failure() if check else result
 
 
@@ -175,11 +175,3 @@ def _jumping(clock: FakeClock | None) -> Iterator[None]:
 def _on_a_thread(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(anyio.run, main).result()
-
-
-def _loop_is_running() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:  # also anyio's own for "no event loop"
-        return False
-    return True
