@@ -30,6 +30,18 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Subscription": "ports",
+    "Shard": "groups",
+    "Settlement": "groups",
+    "Reader": "exchange",
+    "Member": "groups",
+    "Interest": "groups",
+    "Held": "groups",
+    "Feed": "ports",
+    "Exchange": "exchange",
+    "Event": "events",
+    "Delivery": "ports",
+    "Broker": "ports",
     "App": "app",
     "Command": "providers",
     "Document": "ports.runstore",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
+import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -37,12 +39,17 @@ from dpcore.errors import (
     UnguardedScriptError,
     check_argument,
 )
+from dpcore.events import Event
+from dpcore.groups import Overflow, Start
 from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
-from dpcore.ports import Adapter, Executor, IOManager, RunStore
+from dpcore.ports import Adapter, Broker, Executor, IOManager, RunStore, Subscription
+from dpcore.ports.broker import subscription
 from dpcore.ports.runstore import RunHistory, RunRecord
+from dpcore.ports.subscription import Acknowledge
+from dpcore.reactions import REQUESTS, Announcer, Params, Reaction
 from dpcore.runner import Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
@@ -51,7 +58,8 @@ from dpcore.words import nearest, printed
 
 __all__ = ("App", "Result", "loop_is_running", "run")
 
-_PORTS: Mapping[str, type[Adapter]] = {"io": IOManager, "executor": Executor, "store": RunStore}
+_PORTS: Mapping[str, type[Adapter]] = {"broker": Broker, "io": IOManager, "executor": Executor, "store": RunStore}
+_LONGEST_NAME = 60  # of a reaction, as a part of a group's name
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
 
 
@@ -175,7 +183,9 @@ class App:
     for *io*, ``memory`` where the executor runs in this process and otherwise
     ``filesystem`` in a private temporary folder.
 
-    *source* names the file or module that the tasks come from, for the record.
+    *source* names the file or module that the tasks come from, for the record.  With
+    *strict_events* every payload goes through the wire form, also where the broker
+    could pass the object itself: what would not survive a process fails at ``publish``.
     """
 
     def __init__(
@@ -190,7 +200,9 @@ class App:
         config: Config | None = None,
         clock: Clock | None = None,
         source: str = "",
+        strict_events: bool = False,
     ) -> None:
+        check_argument("strict_events", strict_events, bool, "True or False")
         check_argument("registry", registry, Registry | None, "a Registry")
         check_argument("plugins", plugins, Plugins | None, "a Plugins")
         check_argument("config", config, Config | None, "a Config")
@@ -203,7 +215,9 @@ class App:
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
         for kind, port in _PORTS.items():
             _check_adapter(kind, port, given[kind])
-        _check_broker(broker)
+        self.strict_events = strict_events
+        self.plans: dict[str, Plan] = {}
+        """Plans that events on ``$run.request`` may ask for, by name; fill it as you like."""
         self._choices = {
             kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
             for kind, value in given.items()
@@ -214,6 +228,9 @@ class App:
         self._group: TaskGroup | None = None
         self._left: anyio.Event | None = None
         self._runners: dict[str, Runner] = {}
+        self._reactions: list[Reaction] = []
+        self._broker: Broker | None = None  # once it is there, and nothing has to be waited for before an event is published
+        self._failed = False
 
     def __repr__(self) -> str:
         return f"<App of {len(self.registry)} tasks>"
@@ -221,7 +238,8 @@ class App:
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise AppStateError("is entered already", "make another one")
-        self.plugins.check_broker(self._choices["broker"])  # no run uses it yet, so that nothing else would tell
+        self.plugins.check_broker(self._choices["broker"])  # before something is done, of which an event should tell
+        self._failed, self._broker = False, None
         self._left, self._making = anyio.Event(), {}  # what belongs to the loop that runs now
         self._group = await anyio.create_task_group().__aenter__()
         try:
@@ -234,9 +252,17 @@ class App:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cancel the runs that still run, and close every adapter that this app made."""
+        """Start no more runs, cancel those that still run, and close every adapter that this app made.
+
+        Readers of the broker have its ``drain`` seconds to read what is left, unless the
+        app is left with an exception.
+        """
         assert self._group is not None
         assert self._left is not None
+        self._failed = kind is not None
+        for reaction in self._reactions:
+            reaction.stop()
+        self._reactions.clear()
         for runner in list(self._runners.values()):
             runner.cancel("its App was left")
             with anyio.CancelScope(shield=True):  # what it records needs the store
@@ -244,11 +270,16 @@ class App:
         self.plugins.live("dpcore_stopping", self)
         self._left.set()
         group, self._group = self._group, None
+        self._broker = None
         self._made.clear()
         # What the body raised is not the group's affair: it goes on as it is, and in no ExceptionGroup.
         await group.__aexit__(None, None, None)
 
     # ---------------------------------------------------------------- adapters
+
+    async def broker(self) -> Broker:
+        """Return the broker, made and entered when first asked for."""
+        return cast(Broker, await self._adapter("broker"))
 
     async def executor(self) -> Executor:
         """Return the executor, made and entered when first asked for."""
@@ -291,8 +322,12 @@ class App:
         left = self._left
         try:
             adapter = await self._make(kind)
-            if isinstance(adapter, RunStore):
+            if isinstance(adapter, RunStore | Broker):
                 adapter.clock = self.clock
+            if isinstance(adapter, Broker):
+                adapter.strict = adapter.strict or self.strict_events
+                adapter.on_published = self.plugins.observers("dpcore_event_published")
+                adapter.on_settled = self.plugins.observers("dpcore_event_settled")
             async with AsyncExitStack() as entered:
                 if hasattr(adapter, "__aenter__"):
                     adapter = await entered.enter_async_context(adapter)
@@ -300,6 +335,8 @@ class App:
                 making.ended.set()
                 with anyio.CancelScope(shield=True):
                     await left.wait()
+                if self._failed and isinstance(adapter, Broker):
+                    adapter.drain = 0.0
         except Exception as error:
             if making.ended.is_set():
                 raise
@@ -322,6 +359,138 @@ class App:
         shown = {name: text for name, text in spec.settings.items() if name in known and not known[name].secret}
         address = None if spec.is_url else spec.address
         return str(replace(spec, settings=shown, address=address))
+
+    # ---------------------------------------------------------------- events
+
+    def publish(
+        self,
+        topic: str | Event,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str = "",
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Event]:
+        """Publish *data* on *topic*, or an event as it is; awaited, it returns the event as published.
+
+        It is :meth:`Broker.publish`, which says what holds.
+        """
+        if self._broker is not None:  # no coroutine of ours around the broker's
+            return self._broker.publish(topic, data, key=key, headers=headers, type=type, timeout=timeout)
+        return self._publish(topic, data, key=key, headers=headers, type=type, timeout=timeout)
+
+    async def _publish(self, topic: str | Event, data: Any, **arguments: Any) -> Event:
+        return await (await self._listened_to()).publish(topic, data, **arguments)
+
+    async def _listened_to(self) -> Broker:
+        """Return the broker, once every reaction that was asked for is listening."""
+        broker = await self.broker()
+        if self._broker is None:
+            for reaction in list(self._reactions):
+                await reaction
+            self._broker = broker
+        return broker
+
+    async def publish_many(
+        self, topic: str | Iterable[Event], data: Iterable[Any] | None = None, **arguments: Any
+    ) -> list[Event]:
+        """Publish each of *data* on *topic*, or each of some events, in order: :meth:`Broker.publish_many`."""
+        return await (await self._listened_to()).publish_many(topic, data, **arguments)
+
+    async def publish_matching(self, pattern: str, data: Any = None, **arguments: Any) -> list[Event]:
+        """Publish *data* on every topic that *pattern* matches and that is known: :meth:`Broker.publish_matching`."""
+        return await (await self._listened_to()).publish_matching(pattern, data, **arguments)
+
+    async def declare(self, topic: str, groups: Iterable[str] = (), **arguments: Any) -> None:
+        """Make *topic* and *groups* that read it known: :meth:`Broker.declare`."""
+        await (await self.broker()).declare(topic, groups, **arguments)
+
+    async def complete(self, topic: str) -> None:
+        """Say that nothing more will be published on *topic*: :meth:`Broker.complete`."""
+        await (await self.broker()).complete(topic)
+
+    def subscribe(
+        self,
+        *patterns: str,
+        group: str | None = None,
+        start: Start | None = None,
+        ack: Acknowledge = "auto",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
+        type: Any = None,
+    ) -> Subscription:
+        """Return a subscription to the topics that *patterns* match: :meth:`Broker.subscribe`, which says what holds."""
+        return subscription(
+            self.broker,
+            *patterns,
+            group=group,
+            start=start,
+            ack=ack,
+            buffer=buffer,
+            overflow=overflow,
+            type=type,
+        )
+
+    def consume(
+        self,
+        *patterns: str,
+        group: str = "default",
+        start: Start | None = None,
+        ack: Acknowledge = "auto",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
+        type: Any = None,
+    ) -> Subscription:
+        """Return a subscription that shares the work with all others of its group: :meth:`Broker.consume`."""
+        return self.subscribe(
+            *patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type
+        )
+
+    def run_on(
+        self,
+        pattern: str,
+        selection: Iterable[Selector] = (),
+        *,
+        params: Params | None = None,
+        name: str | None = None,
+        limit: int = 10,
+        **arguments: Any,
+    ) -> Reaction:
+        """Start a run of *selection* for each event on the topics that *pattern* matches, from now on.
+
+        *params* are run parameters, or a function that makes them of the event.  With no
+        *selection*, and no ``tags=`` or ``root_tasks=``, the event says itself what to run: a
+        :class:`~dpcore.reactions.RunRequest`.  *arguments* are those of :meth:`run`.  At most *limit*
+        runs run at once.  Apps that share a broker and give the same *name*, by default made of the
+        selection, share the events.  ``await`` what this returns to wait until it listens; what
+        this app publishes waits for that by itself.
+
+        An event of which no run can be made, because it lacks a parameter, say, goes to the
+        dead letters.
+        """
+        if self._group is None:
+            raise AppStateError("is not entered", "enter it first: async with App(...) as app")
+        selectors = [selection] if isinstance(selection, str) or callable(selection) else list(selection)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ArgumentError("limit", limit, "a number of runs, at least 1")
+        known = signature(self.run).parameters
+        for argument in arguments:
+            if argument not in known or argument in ("selection", "run_id", "check"):
+                raise TypeError(f"run_on() takes no {argument!r}{nearest(argument, known)}")
+        if name is None:
+            name = _reaction_name([*map(str, map(self._written, selectors)), *(arguments.get("tags") or ())])
+        reading = self.subscribe(pattern, group=f"run-{name}", start="new", ack="manual")
+        reaction = Reaction(name, self, reading, selectors, arguments, params, limit)
+        self._reactions.append(reaction)
+        self._broker = None  # until it listens
+        self._group.start_soon(reaction.listen)
+        return reaction
+
+    async def serve(self) -> None:
+        """Start the runs that events on ``$run.request`` ask for, until cancelled."""
+        await self.run_on(REQUESTS, name="requests")
+        await anyio.sleep_forever()
 
     # ---------------------------------------------------------------- planning and running
 
@@ -371,7 +540,10 @@ class App:
             "from_run": from_run,
             "strict": strict,
         }
-        plan = self.plan(*selection, params=params or {}, **arguments)
+        if len(selection) == 1 and isinstance(selection[0], Plan):
+            plan = selection[0]
+        else:
+            plan = self.plan(*selection, params=params or {}, **arguments)
         executor, io, store = await self.executor(), await self.io(), await self.store()
         if not 1 <= executor.slots <= executor.window:
             problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
@@ -410,6 +582,13 @@ class App:
 
     async def _drive(self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager) -> Result:
         began = self.clock.monotonic()
+        run_changed = self.plugins.observers("dpcore_run_changed")
+        task_changed = self.plugins.observers("dpcore_task_changed")
+        announcer = None
+        if (broker := self._made.get("broker")) is not None:  # whoever wants to be told of runs has asked for it before
+            announcer = Announcer(broker)
+            run_changed = [*run_changed, announcer.run_changed]
+            task_changed = [*task_changed, announcer.task_changed]
         runner = self._runners[run.run_id] = Runner(
             run,
             executor,
@@ -417,14 +596,22 @@ class App:
             io,
             record,
             self.clock,
-            self.plugins.observers("dpcore_run_changed"),
-            self.plugins.observers("dpcore_task_changed"),
+            run_changed,
+            task_changed,
+            self._publish_of_tasks,
         )
         try:
-            await runner.drive()
+            if announcer is None:
+                await runner.drive()
+            else:
+                async with announcer.telling():
+                    await runner.drive()
         finally:
             del self._runners[run.run_id]
         return Result(run, io, self.clock.monotonic() - began, self._folder)
+
+    async def _publish_of_tasks(self, events: Sequence[Event]) -> None:
+        await self.publish_many(events)
 
     async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
         """Find the results of the earlier run that the plan takes data from."""
@@ -499,18 +686,19 @@ def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
         raise ArgumentError(kind, value, wanted)
 
 
-def _check_broker(given: object) -> None:
-    value = given.value if isinstance(given, Value) else given
-    sends = callable(getattr(value, "send", None)) or callable(getattr(value, "publish", None))
-    if not sends and not isinstance(value, str | AdapterString | None):
-        wanted = "the name of an adapter with what it is told, in one string, or a broker"
-        raise ArgumentError("broker", value, wanted)
-
-
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
     return list(selectors)
+
+
+def _reaction_name(parts: Sequence[str]) -> str:
+    """Make a name of what is run that may be a part of a group's."""
+    text = "-".join(parts) or "requests"
+    name = re.sub(r"[^\w-]+", "-", text).strip("-")
+    if name == text and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _short(value: object) -> str:

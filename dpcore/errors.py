@@ -15,6 +15,15 @@ from typing import Any
 from dpcore.words import Shown, listed, nearest, printed
 
 __all__ = (
+    "TopicCompletedError",
+    "SubscriptionError",
+    "PublishTimeoutError",
+    "GroupSettingsError",
+    "DeliveryError",
+    "DeadlockError",
+    "BufferFullError",
+    "BrokerStateError",
+    "BrokerLostError",
     "AdapterImportError",
     "AdapterNotFoundError",
     "AdapterNotMadeError",
@@ -703,3 +712,122 @@ class UnsupportedError(DpcoreError, NotImplementedError):
 
     def __str__(self) -> str:
         return f"{self.adapter} cannot {self.asked}: it lacks the capability {self.capability!r}"
+
+
+# ---------------------------------------------------------------- events
+
+
+class BrokerStateError(DpcoreError, RuntimeError):
+    """A broker was used before it was entered, or after it was left; nothing was published."""
+
+    def __init__(self, broker: str, state: str) -> None:
+        super().__init__(broker, state)
+        self.broker, self.state = broker, state
+
+    def __str__(self) -> str:
+        return f"broker {self.broker} {self.state}; it is used inside of: async with App(...) or async with broker"
+
+
+class BrokerLostError(DpcoreError, ConnectionError):
+    """The broker, or the connection to it, is gone; what was being published may or may not have been taken."""
+
+    def __init__(self, broker: str, cause: str) -> None:
+        super().__init__(broker, cause)
+        self.broker, self.cause = broker, cause
+
+    def __str__(self) -> str:
+        return (
+            f"broker {self.broker} is gone: {self.cause}; what was being published may or may not have been taken, "
+            "so publish it again where a repetition does no harm"
+        )
+
+
+class TopicCompletedError(DpcoreError, ValueError):
+    """A topic was completed, so nothing can be published on it; nothing was."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return f"topic {self.topic!r} was completed, so nothing was published; publish on another, or complete it later"
+
+
+class BufferFullError(DpcoreError, BufferError):
+    """Where an event should wait there is no room, and the policy is to say so; the event was not published."""
+
+    def __init__(self, topic: str, reader: str, capacity: int) -> None:
+        super().__init__(topic, reader, capacity)
+        self.topic, self.reader, self.capacity = topic, reader, capacity
+
+    def __str__(self) -> str:
+        return (
+            f"nothing was published on {self.topic!r}: {self.reader} has no room for more than {self.capacity} events; "
+            "read faster, give it a larger buffer=, or another overflow="
+        )
+
+
+class DeadlockError(DpcoreError, RuntimeError):
+    """A task waits for room that only itself could make; the event was not published."""
+
+    def __init__(self, topic: str, reader: str, capacity: int) -> None:
+        super().__init__(topic, reader, capacity)
+        self.topic, self.reader, self.capacity = topic, reader, capacity
+
+    def __str__(self) -> str:
+        return (
+            f"publishing on {self.topic!r} would wait for ever: {self.reader} holds {self.capacity} events, its most, and "
+            "only the task that publishes reads there; publish from another task, give it a larger buffer=, or another "
+            "overflow="
+        )
+
+
+class PublishTimeoutError(DpcoreError, TimeoutError):
+    """There was no room for an event in time."""
+
+    def __init__(self, topic: str, timeout: float) -> None:
+        super().__init__(topic, timeout)
+        self.topic, self.timeout = topic, timeout
+
+    def __str__(self) -> str:
+        return (
+            f"nothing was published on {self.topic!r} within {self.timeout:g} seconds, because a reader has no room; "
+            "read faster, or give a longer timeout="
+        )
+
+
+class SubscriptionError(DpcoreError, RuntimeError):
+    """A subscription was used in a way that its state does not allow."""
+
+    def __init__(self, patterns: Sequence[str], problem: str, cure: str) -> None:
+        super().__init__(patterns, problem, cure)
+        self.patterns, self.problem, self.cure = patterns, problem, cure
+
+    def __str__(self) -> str:
+        return f"the subscription to {' | '.join(self.patterns)!r} {self.problem}; {self.cure}"
+
+
+class DeliveryError(DpcoreError, RuntimeError):
+    """A delivery was settled that cannot be settled any more."""
+
+    def __init__(self, event: str, topic: str, problem: str) -> None:
+        super().__init__(event, topic, problem)
+        self.event, self.topic, self.problem = event, topic, problem
+
+    def __str__(self) -> str:
+        return f"the delivery of event {self.event} on {self.topic!r} {self.problem}; settle each delivery once, in time"
+
+
+class GroupSettingsError(DpcoreError, ValueError):
+    """A group that exists was asked for with another buffer or policy."""
+
+    def __init__(self, group: str, buffer: int, overflow: str, asked_buffer: int, asked_overflow: str) -> None:
+        super().__init__(group, buffer, overflow, asked_buffer, asked_overflow)
+        self.group, self.buffer, self.overflow = group, buffer, overflow
+        self.asked_buffer, self.asked_overflow = asked_buffer, asked_overflow
+
+    def __str__(self) -> str:
+        return (
+            f"group {self.group!r} has buffer={self.buffer} and overflow={self.overflow!r} already, and was asked for with "
+            f"buffer={self.asked_buffer} and overflow={self.asked_overflow!r}; all of its members give the same, or none"
+        )

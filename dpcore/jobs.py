@@ -339,7 +339,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     original where it pickles, otherwise a :class:`~dpcore.errors.TaskError`; its
     *traceback* is a text.  *still_running* says that the code could not be stopped.
     *failed_items* are the indexes and errors of the items that a fail-safe mapped
-    task left out.  *reason* says why a task was skipped or cancelled.
+    task left out.  *reason* says why a task was skipped or cancelled.  *events* are what
+    the body has published, which is sent when the attempt has succeeded.
     """
 
     state: State
@@ -354,6 +355,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     failed_items: tuple[tuple[int, BaseException], ...] = ()
     task: str = ""
+    events: tuple[Any, ...] = ()
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = {name: getattr(self, name) for name in self.__struct_fields__}

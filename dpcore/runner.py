@@ -14,18 +14,20 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from time import perf_counter
 from typing import Any
 
 import anyio
+import msgspec
 from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from dpcore.clock import Clock
 from dpcore.errors import TaskTimeoutError, UnsupportedError
+from dpcore.events import Event
 from dpcore.jobs import Items, Job, Outcome, Ref, State, described, writable
 from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import RunRecord, TaskChange
@@ -36,6 +38,7 @@ __all__ = ("Runner",)
 _log = logging.getLogger("dpcore.runner")
 
 Observers = Sequence[Callable[..., None]]
+Publish = Callable[[Sequence[Event]], Awaitable[None]]
 
 _UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
 _TURNS = 4  # of the event loop, in which an outcome that is there already comes home
@@ -59,10 +62,12 @@ class Runner:
         clock: Clock,
         run_changed: Observers = (),
         task_changed: Observers = (),
+        publish: Publish | None = None,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
         self._run_changed, self._task_changed = run_changed, task_changed
+        self._publish = publish if publish is not None else _no_broker
         self._timers = _Timers(clock)
         self._journal = _Journal(run.run_id, store, clock)
         self._lazy = not (store.capabilities & {"durable", "shared"} or task_changed)
@@ -72,6 +77,7 @@ class Runner:
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._lines: set[_Line] = set()
+        self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
         self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
@@ -150,6 +156,8 @@ class Runner:
                 outcome = await self._perform(job, line)
                 if outcome is None or outcome.error is not None or job.timeout is not None or scope.cancel_called:
                     break
+                if outcome.events:
+                    break
                 self._arrived.append((start, outcome))
                 if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
@@ -159,6 +167,8 @@ class Runner:
         if start is None:
             return None
         outcome = await self._judged(job, line, outcome)
+        if outcome.events and outcome.state is State.SUCCEEDED:
+            outcome = await self._published(outcome)
         self._arrived.append((start, outcome))  # to the list that is current after the wait
         await self._record(lanes_to_be=1)
         return self.run.take()
@@ -206,6 +216,37 @@ class Runner:
             return _timed_out(job, "ended", outcome.duration, outcome.result)
         return outcome
 
+    async def _published(self, outcome: Outcome) -> Outcome:
+        """Publish what a task wanted to have published when it has succeeded; before that is recorded.
+
+        So what is published is published again, with the same ids, if the program dies in between.
+        """
+        try:
+            with anyio.CancelScope() as scope:  # a run that is cancelled need not wait for room
+                self._publishing.add(scope)
+                try:
+                    await self._publish(outcome.events)
+                finally:
+                    self._publishing.discard(scope)
+        except Exception as error:  # noqa: BLE001  (whatever a broker raises: the attempt has not done what it should)
+            return msgspec.structs.replace(outcome, state=State.FAILED, error=error, events=())
+        if scope.cancelled_caught:
+            return msgspec.structs.replace(outcome, state=State.CANCELLED, events=())
+        return msgspec.structs.replace(outcome, events=())
+
+    def publish_now(self, event: Event) -> None:
+        """Publish *event*; in a thread wait for it, on the event loop see to it that it is done before the run ends."""
+        if threading.get_ident() != self._thread:
+            from_thread.run(self._publish, (event,), token=self._token)
+        elif self._group is not None:
+            self._group.start_soon(self._publish_soon, event)
+
+    async def _publish_soon(self, event: Event) -> None:
+        try:
+            await self._publish((event,))
+        except Exception:
+            _log.exception("what a task of run %s wanted to publish on %r was not", self.run.run_id, event.topic)
+
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""
         on_loop = job.is_async and self.executor.in_process
@@ -220,6 +261,8 @@ class Runner:
         for line in list(self._lines):
             if line.scope is not None:
                 line.scope.cancel()
+        for scope in list(self._publishing):
+            scope.cancel()
 
     # ---------------------------------------------------------------- recording
 
@@ -448,6 +491,12 @@ class _Line:
         """Let go of everything: its timer may be due in an hour only."""
         self.scope = self.job = self.runner = None
 
+    def publish(self, event: Event) -> None:
+        runner = self.runner
+        if runner is None:
+            raise RuntimeError(f"the job was given up, so nothing was published on {event.topic!r}")
+        runner.publish_now(event)
+
     async def send(self, message: Any) -> None:
         raise UnsupportedError("this runner", "streams", f"take {message!r} from a running job")
 
@@ -499,6 +548,10 @@ class _Timers:
                     if scope.cancel_called:
                         return
             self._until, self._sleeper = float("inf"), None
+
+
+async def _no_broker(events: Sequence[Event]) -> None:
+    raise UnsupportedError("this runner", "publish", f"publish on {events[0].topic!r}")
 
 
 def _single(error: BaseException) -> BaseException:

@@ -19,11 +19,14 @@ from time import perf_counter
 from typing import Any, cast
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint
 
 from dpcore.errors import DpcoreError, NoCurrentJobError, UnsupportedError
+from dpcore.events import CORRELATION_ID, Event, check_event
 from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
 from dpcore.ports import Line
+from dpcore.topics import check_topic
 from dpcore.tracebacks import cut, users_text
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
@@ -37,10 +40,11 @@ InThread = Callable[..., Awaitable[Any]]
 class CurrentJob:
     """What a task may know of the job that runs it; :func:`current_job` returns it."""
 
-    __slots__ = ("_job", "_log")
+    __slots__ = ("_events", "_job", "_line", "_log")
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, line: Line | None = None) -> None:
+        self._job, self._line = job, line
+        self._events: tuple[Event, ...] = ()
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
     def __repr__(self) -> str:
@@ -89,6 +93,43 @@ class CurrentJob:
             self._log = logging.LoggerAdapter(logging.getLogger(f"dpcore.task.{self.task}"), extra)
         return self._log
 
+    def publish(
+        self,
+        topic: str,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str = "",
+        now: bool = False,
+    ) -> None:
+        """Publish *data* on *topic* when this attempt has succeeded; with *now*, at once.
+
+        What a failed attempt wanted to publish is forgotten.  The ids come from run, task
+        and place in the order of these calls, so that a task that runs again, because the
+        program died before its end was recorded, publishes the same again.  A run that was
+        started by an event passes its correlation id on.
+
+        With *now*, a plain function waits until the broker has the event, and gets what
+        it raises; in a coroutine function, which must not wait here, it is published soon.
+        """
+        event = Event(check_topic(topic), data, key=key, headers=self._headers(headers), type=type)
+        check_event(event)
+        if not now:
+            at = "" if self.index is None else f"/{self.index}"
+            id = f"{self.run_id}/{self.task}{at}/{len(self._events)}"
+            self._events = (*self._events, msgspec.structs.replace(event, id=id))
+        elif self._line is None:
+            raise UnsupportedError("this executor", "streams", "publish before the attempt has ended")
+        else:
+            self._line.publish(event)
+
+    def _headers(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        correlation = self.metadata.get("correlation_id")
+        if not isinstance(correlation, str):
+            return headers
+        return {CORRELATION_ID: correlation, **(headers or {})}
+
 
 _current: ContextVar[CurrentJob] = ContextVar("dpcore_current_job")
 
@@ -114,7 +155,8 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
     if line is not None:
         line.started()
     store = _Store(job, line)
-    current = _current.set(CurrentJob(job))
+    view = CurrentJob(job, line)
+    current = _current.set(view)
     began = perf_counter()
     try:
         if job.inputs or job.arguments:
@@ -129,7 +171,7 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
         return _failed(job, error, began, store.stored)
     finally:
         _current.reset(current)
-    return _succeeded(job, result, began, store.where)
+    return _succeeded(job, result, began, store.where, view._events)
 
 
 async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThread | None = None) -> Outcome:
@@ -144,7 +186,8 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
     if line is not None:
         line.started()
     store = _Store(job, line)
-    current = _current.set(CurrentJob(job))
+    view = CurrentJob(job, line)
+    current = _current.set(view)
     began = perf_counter()
     try:
         positional, named = await _in(in_thread, _arguments, job)
@@ -161,7 +204,7 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
         return _failed(job, error, began, store.stored)
     finally:
         _current.reset(current)
-    return _succeeded(job, result, began, store.where)
+    return _succeeded(job, result, began, store.where, view._events)
 
 
 async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -284,7 +327,9 @@ def _moved() -> None:
 os.register_at_fork(after_in_child=_moved)
 
 
-def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outcome:
+def _succeeded(
+    job: Job, result: Ref | Items, began: float, where: str, events: tuple[Event, ...]
+) -> Outcome:
     return Outcome(
         state=State.SUCCEEDED,
         result=result,
@@ -292,6 +337,7 @@ def _succeeded(job: Job, result: Ref | Items, began: float, where: str) -> Outco
         attempt=job.attempt,
         where=where,
         worker=_here.name,
+        events=events,
     )
 
 

@@ -10,10 +10,14 @@ adapter checks an id, orders a list or words an error again.  Three rules:
 """
 
 from dpcore.ports.adapter import Adapter as Adapter
+from dpcore.ports.broker import Broker as Broker
 from dpcore.ports.executor import Executor as Executor
 from dpcore.ports.executor import Line as Line
 from dpcore.ports.io import IOManager as IOManager
 from dpcore.ports.runstore import Lease as Lease
 from dpcore.ports.runstore import RunStore as RunStore
+from dpcore.ports.subscription import Delivery as Delivery
+from dpcore.ports.subscription import Feed as Feed
+from dpcore.ports.subscription import Subscription as Subscription
 
-__all__ = ("Adapter", "Executor", "IOManager", "Lease", "Line", "RunStore")
+__all__ = ("Adapter", "Broker", "Delivery", "Feed", "Subscription", "Executor", "IOManager", "Lease", "Line", "RunStore")

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
+from dpcore.events import Event
 from dpcore.jobs import Job, Outcome
 from dpcore.ports.adapter import Adapter
 
@@ -24,6 +25,12 @@ class Line(Protocol):
 
         Call it once, on the event loop or in the thread that runs the job.  A job of
         an executor that never says so is taken to have started when it was given.
+        """
+
+    def publish(self, event: Event) -> None:
+        """Publish what the job's code wants to have published at once, from its thread or from the event loop.
+
+        In a thread this returns when the broker has the event, and raises what it raises.
         """
 
     async def send(self, message: Any) -> None:

@@ -1,0 +1,437 @@
+"""Exchange: who gets which event, what is still owed, and what is kept of the past; waits for nothing.
+
+A broker that keeps its events in the memory of one process, its own or a server's,
+is an :class:`Exchange` and whatever waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import merge
+from itertools import repeat
+from typing import Any
+
+from dpcore.errors import BufferFullError, GroupSettingsError, TopicCompletedError
+from dpcore.events import Event
+from dpcore.groups import Group, Interest, Member, Overflow, Shard
+from dpcore.topics import Routes, check_topic, is_literal, matches
+
+__all__ = ("Exchange", "Reader")
+
+_NO_LIMIT = 1 << 60
+_MOST_TOPICS = 100_000
+
+
+class Reader:
+    """A subscription without a group: every event that it matches waits in *queue*, up to its capacity."""
+
+    __slots__ = (
+        "capacity",
+        "dropped",
+        "ended",
+        "interest",
+        "limit",
+        "open",
+        "opener",
+        "queue",
+        "task",
+        "waiting",
+        "wake",
+    )
+
+    def __init__(self, interest: Interest, literals: Iterable[str] | None) -> None:
+        self.interest = interest
+        self.capacity = interest.buffer
+        self.limit = interest.buffer if interest.overflow in ("block", "error") else _NO_LIMIT
+        self.queue: deque[Event] = deque()
+        self.dropped = 0
+        self.open: set[str] | None = None if literals is None else set(literals)
+        self.wake: Callable[[], None] | None = None
+        self.waiting: deque[Callable[[], None]] = deque()
+        self.task: Any = None  # who read last
+        self.opener: Any = None  # who subscribed
+        self.ended = False
+
+    def __str__(self) -> str:
+        return f"a subscription to {' | '.join(self.interest.patterns)!r}"
+
+    @property
+    def group(self) -> Reader:
+        """What the room for more events depends on: itself."""
+        return self
+
+    @property
+    def overflow(self) -> Overflow:
+        """What is done with more than it has room for."""
+        return self.interest.overflow
+
+    def readers(self) -> list[Reader]:
+        """Return who reads from here: itself."""
+        return [self]
+
+    def put(self, event: Event) -> None:
+        """Have *event* wait; where there is no room, by the policy."""
+        if len(self.queue) >= self.capacity and self.limit == _NO_LIMIT:
+            self.dropped += 1
+            if self.interest.overflow == "drop_newest":
+                return
+            self.queue.popleft()
+        self.queue.append(event)
+
+    def put_many(self, events: Sequence[Event]) -> None:
+        """Have *events* wait, in order."""
+        if len(self.queue) + len(events) > self.capacity:
+            for event in events:
+                self.put(event)
+        else:
+            self.queue.extend(events)
+
+    def rouse(self) -> None:
+        """Wake who waits for an event."""
+        wake, self.wake = self.wake, None
+        if wake is not None:
+            wake()
+
+    def release(self, places: int) -> None:
+        """Wake as many waiting publishers as there are *places* free again."""
+        while places and self.waiting:
+            self.waiting.popleft()()
+            places -= 1
+
+    def pass_on(self) -> None:
+        """Wake the next publisher, because one that was woken does not go on."""
+        self.release(1)
+
+    def release_all(self) -> None:
+        """Wake every publisher that waits here, because it need not any more."""
+        self.release(len(self.waiting))
+
+
+class Topic:
+    """One topic that was published to or declared."""
+
+    __slots__ = ("completed", "declared", "guarded", "log", "name", "readers", "shards", "sole", "version")
+
+    def __init__(self, name: str, retain: int) -> None:
+        self.name = name
+        self.log: deque[Event] = deque(maxlen=retain)
+        self.completed = self.declared = False
+        self.version = -1
+        self.readers: tuple[Reader, ...] = ()
+        self.shards: tuple[Shard, ...] = ()
+        self.sole: Reader | None = None  # its only reader
+        self.guarded = False  # whether there is anything to look at before an event is taken
+
+
+class Exchange:
+    """Topics, who reads them, and what is kept.
+
+    *retain* events of each topic are kept for those who come later, *total* at the
+    most of all topics together; an event of a group that is not acked after
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.
+    """
+
+    def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
+        self.retain, self.total, self.max_deliveries = retain, total, max_deliveries
+        self.topics: dict[str, Topic] = {}
+        self.groups: dict[str, Group] = {}
+        self.readers: dict[Reader, None] = {}
+        self._routes: Routes[Reader | Group] = Routes()
+        self._version = 0
+        self._kept = 0
+
+    # ------------------------------------------------------------ publishing
+
+    def offer(self, event: Event) -> Reader | Shard | None:
+        """Give *event* to everybody it is for, or to nobody: then return who has no room for it.
+
+        Raises :class:`~dpcore.errors.BufferFullError` where that is the policy, and
+        :class:`~dpcore.errors.TopicCompletedError`; nothing has happened then.
+        """
+        topic = self.topics.get(event.topic)
+        if topic is None or topic.version != self._version:
+            topic = self._current(event.topic)
+        if (sole := topic.sole) is not None and len(queue := sole.queue) < sole.capacity:  # most topics have one reader
+            log = topic.log
+            if len(log) < self.retain:
+                self._count()
+            log.append(event)
+            queue.append(event)
+            if sole.wake is not None:
+                sole.rouse()
+            return None
+        if topic.guarded and (full := self._full(topic, 1)) is not None:
+            return full
+        log = topic.log
+        if len(log) < self.retain:
+            self._count()
+        log.append(event)
+        for reader in topic.readers:
+            queue = reader.queue
+            if len(queue) < reader.capacity:
+                queue.append(event)
+            else:
+                reader.put(event)
+            if reader.wake is not None:
+                reader.rouse()
+        for shard in topic.shards:
+            shard.put(event)
+        return None
+
+    def _count(self) -> None:
+        self._kept += 1
+        if self._kept > self.total:
+            self._trim()
+
+    def offer_many(self, events: Sequence[Event]) -> int:
+        """Give as many of *events* as are of one topic and everybody has room for; return how many that were."""
+        name = events[0].topic
+        room = _run(events, name)
+        topic = self._current(name)
+        if topic.guarded:
+            if topic.completed:
+                raise TopicCompletedError(name)
+            room = min(room, *(self._room(target) for target in (*topic.readers, *topic.shards)))
+            if room <= 0:
+                return 0
+        if room < len(events):
+            events = events[:room]
+        self._kept += max(0, min(room, self.retain - len(topic.log)))
+        topic.log.extend(events)
+        if self._kept > self.total:
+            self._trim()
+        for reader in topic.readers:
+            reader.put_many(events)
+            if reader.wake is not None:
+                reader.rouse()
+        for shard in topic.shards:
+            for event in events:
+                shard.put(event)
+        return room
+
+    def wanted(self, name: str) -> bool:
+        """Tell whether anybody reads topic *name*."""
+        return bool(self._routes.match(name))
+
+    def _room(self, target: Reader | Shard) -> int:
+        held = len(target.queue) if isinstance(target, Reader) else target.count
+        return target.limit - held
+
+    def _full(self, topic: Topic, places: int) -> Reader | Shard | None:
+        if topic.completed:
+            raise TopicCompletedError(topic.name)
+        full: Reader | Shard | None = None
+        for target in (*topic.readers, *topic.shards):
+            if self._room(target) < places:
+                if target.group.overflow == "error":
+                    raise BufferFullError(topic.name, str(target), target.capacity)
+                full = full or target
+        return full
+
+    def _current(self, name: str) -> Topic:
+        topic = self.topics.get(name)
+        if topic is None:
+            topic = self._found(name)
+        if topic.version != self._version:
+            targets = self._routes.match(name)
+            topic.readers = tuple(target for target in targets if isinstance(target, Reader))
+            topic.shards = tuple(self._shard(target, name) for target in targets if isinstance(target, Group))
+            guarded = any(target.limit < _NO_LIMIT for target in (*topic.readers, *topic.shards))
+            topic.guarded = guarded or topic.completed
+            sole = len(targets) == 1 and topic.readers and not topic.completed
+            topic.sole = topic.readers[0] if sole else None
+            topic.version = self._version
+        return topic
+
+    def _found(self, name: str) -> Topic:
+        if len(self.topics) >= _MOST_TOPICS:
+            self._forget_topics()
+        topic = self.topics[name] = Topic(check_topic(name), self.retain)
+        return topic
+
+    def _forget_topics(self) -> None:
+        """Forget a tenth of the topics, of those nobody declared, the ones that were seen first."""
+        names = [name for name, topic in self.topics.items() if not topic.declared]
+        for name in names[: _MOST_TOPICS // 10]:
+            self._kept -= len(self.topics.pop(name).log)
+
+    def _trim(self) -> None:
+        """Forget the oldest tenth of what is retained, whatever its topic."""
+        excess = self._kept - self.total + self.total // 10
+        logs = [topic.log for topic in self.topics.values() if topic.log]
+        for log, _ in _oldest_first(logs):
+            if excess <= 0:
+                break
+            log.popleft()
+            self._kept -= 1
+            excess -= 1
+
+    # ------------------------------------------------------------ reading
+
+    def read(self, interest: Interest) -> Reader:
+        """Begin a subscription without a group."""
+        literals = _literals(interest.patterns)
+        reader = Reader(interest, literals)
+        if literals is not None and (done := {name for name in literals if self._completed(name)}):
+            assert reader.open is not None
+            reader.open -= done
+        past = self._past(interest.patterns, completed_only=interest.start == "new")
+        reader.queue.extend(past[-interest.buffer :] if interest.overflow != "drop_newest" else past[: interest.buffer])
+        reader.dropped = len(past) - len(reader.queue)
+        reader.ended = reader.open is not None and not reader.open
+        for pattern in interest.patterns:
+            self._routes.add(pattern, reader)
+        self.readers[reader] = None
+        self._version += 1
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """End a subscription without a group; what waits for it is forgotten."""
+        if reader not in self.readers:
+            return
+        del self.readers[reader]
+        for pattern in reader.interest.patterns:
+            self._routes.remove(pattern, reader)
+        self._version += 1
+        reader.queue.clear()
+        reader.ended = True
+        reader.rouse()
+        reader.release_all()
+
+    def join(self, interest: Interest) -> Member:
+        """Begin a subscription that shares the work of its group, which is made if it is the first."""
+        group = self._group(interest)
+        literals = _literals(interest.patterns)
+        member = group.join(interest.patterns, literals)
+        if literals is not None and member.open is not None:
+            member.open -= {name for name in literals if self._completed(name)}
+        group.check_ends()
+        return member
+
+    def declare(self, name: str, interests: Iterable[Interest]) -> None:
+        """Make a topic known, and groups that read it from now on, before any member has come."""
+        self._current(name).declared = True
+        for interest in interests:
+            self._group(interest)
+
+    def _group(self, interest: Interest) -> Group:
+        assert interest.group is not None
+        name, patterns = interest.group, interest.patterns
+        group = self.groups.get(name)
+        if group is None:
+            group = Group(name, interest.buffer, interest.overflow, self.max_deliveries, self.bury)
+            self.groups[name] = group
+        elif (group.buffer, group.overflow) != (interest.buffer, interest.overflow):
+            raise GroupSettingsError(name, group.buffer, group.overflow, interest.buffer, interest.overflow)
+        if patterns not in group.interests:
+            self._widen(group, patterns, interest.start)
+        return group
+
+    def _widen(self, group: Group, patterns: tuple[str, ...], start: str) -> None:
+        """Have *group* read *patterns* too, from what is retained of topics that it has not read before."""
+        past = [event for event in self._past(patterns, completed_only=start == "new") if not group.reads(event.topic)]
+        group.interests[patterns] = None
+        for pattern in patterns:
+            self._routes.add(pattern, group)
+        group.rearrange(lambda topic: self._shard(group, topic))
+        self._version += 1
+        for event in past:
+            self._shard(group, event.topic).put(event)
+
+    def _shard(self, group: Group, topic: str) -> Shard:
+        if len(group.interests) == 1:
+            return group.shard(tuple(group.interests))
+        return group.shard(
+            tuple(patterns for patterns in group.interests if any(matches(one, topic) for one in patterns))
+        )
+
+    def _past(self, patterns: Sequence[str], *, completed_only: bool = False) -> list[Event]:
+        """Return what is retained of the topics that *patterns* match, in the order in which it came."""
+        logs = [
+            topic.log
+            for name, topic in self.topics.items()
+            if (topic.completed or not completed_only) and any(matches(one, name) for one in patterns)
+        ]
+        return [event for _, event in _oldest_first(logs)]
+
+    # ------------------------------------------------------------ ends
+
+    def complete(self, name: str) -> None:
+        """Say that nothing more will be published to topic *name*."""
+        topic = self._current(name)
+        topic.completed = topic.guarded = topic.declared = True
+        topic.sole = None
+        for reader in topic.readers:
+            if reader.open is not None:
+                reader.open.discard(name)
+                reader.ended = not reader.open
+                if reader.ended:
+                    reader.rouse()
+            reader.release_all()  # whoever waits there to publish to this topic is told
+        for shard in topic.shards:
+            shard.group.complete(name)
+            shard.release_all()
+
+    def bury(self, event: Event) -> None:
+        """Publish a dead letter; readers without room for it get it all the same."""
+        topic = self._current(event.topic)
+        if len(topic.log) < self.retain:
+            self._kept += 1
+        topic.log.append(event)
+        for reader in topic.readers:
+            reader.put(event)
+            reader.rouse()
+        for shard in topic.shards:
+            shard.put(event)
+
+    def close(self) -> None:
+        """Let every subscription end when it has read what is left."""
+        for reader in self.readers:
+            reader.ended = True
+            reader.rouse()
+            reader.release_all()
+        for group in self.groups.values():
+            for member in group.members:
+                member.end()
+            for shard in group.shards.values():
+                shard.release_all()
+
+    # ------------------------------------------------------------ time
+
+    def due(self) -> float | None:
+        """Return when the first delayed event is to be delivered again; None if there is none."""
+        return min((due for group in self.groups.values() if (due := group.due()) is not None), default=None)
+
+    def wake_due(self, now: float) -> None:
+        """Put back every delayed event whose time has come."""
+        for group in self.groups.values():
+            group.wake_due(now)
+
+    def _completed(self, name: str) -> bool:
+        topic = self.topics.get(name)
+        return topic is not None and topic.completed
+
+
+def _run(events: Sequence[Event], name: str) -> int:
+    """Return how many events in a row are of topic *name*."""
+    if events[-1].topic is name:  # of one call of publish_many
+        for event in events:
+            if event.topic is not name:
+                break
+        else:
+            return len(events)
+    return next((place for place, event in enumerate(events) if event.topic != name), len(events))
+
+
+def _literals(patterns: Sequence[str]) -> list[str] | None:
+    return list(patterns) if all(map(is_literal, patterns)) else None
+
+
+def _oldest_first(logs: Sequence[deque[Event]]) -> Iterable[tuple[deque[Event], Event]]:
+    """Go through all of *logs* by the time of the events; within one topic in the order in which they came."""
+    return merge(*(zip(repeat(log), tuple(log)) for log in logs), key=_moment)
+
+
+def _moment(pair: tuple[deque[Event], Event]) -> float:
+    return pair[1].time

@@ -1,0 +1,488 @@
+"""Broker: what carries events from those who publish to those who read."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import count
+from time import time
+from types import TracebackType
+from typing import Any, ClassVar, Self, final, get_args
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from dpcore.clock import Clock, SystemClock
+from dpcore.errors import ArgumentError, BrokerStateError, PublishTimeoutError
+from dpcore.events import Event, Fitter, strict
+from dpcore.groups import Interest, Overflow, Start
+from dpcore.ports.adapter import Adapter
+from dpcore.ports.inbox import Inbox
+from dpcore.ports.subscription import Acknowledge, Feed, Subscription
+from dpcore.topics import Pattern, check_pattern, check_topic
+from dpcore.words import listed
+
+__all__ = ("Broker", "subscription")
+
+_TURN = 256  # events that are published before others on the loop have their turn
+_BUFFER, _GROUP_BUFFER = 1024, 10_000
+_GROUP = re.compile(r"[\w-]{1,64}")
+
+
+class Broker(Adapter):
+    """Carries events: topics, subscriptions with patterns, and groups that share the work.
+
+    An adapter writes :meth:`send`, :meth:`open` and :meth:`topics`, and where it can
+    :meth:`arrange`, :meth:`end` and :meth:`stop`.  Everything else is said here once.
+
+    - Without a group every subscription sees every matching event from the moment its context is entered.
+    - With a group each event goes to one member and is kept until it is settled; it is delivered again when a
+      member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after ``max_deliveries``.
+    - :meth:`publish` returns when the broker has the event; what it raises for was not published, but for
+      :class:`~dpcore.errors.BrokerLostError`, after which it may have been.
+    - Events of one publisher on one topic are read in the order in which they were published.
+
+    Capabilities:
+
+    - ``groups``: subscriptions that share the work, with ack, nack and dead letters;
+    - ``delay``: a nack may name the seconds after which the event is delivered again;
+    - ``keys``: within a group, events of one key are worked on one after the other;
+    - ``retains``: events are kept for those who subscribe later (``start="earliest"``);
+    - ``completes``: a topic may be completed;
+    - ``blocks``: a publisher waits for room (overflow ``"block"``), or is told that there is none (``"error"``);
+    - ``processes``: other processes may connect by its address;
+    - ``durable``: what was published outlives the death of every process that uses it;
+    - ``remote``: so may other machines.
+
+    A broker is an async context manager, used between entering and leaving it.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    clock: Clock = SystemClock()
+    """Who is asked for the time; an App puts its own here."""
+    strict: bool = False
+    """Whether every payload goes through the wire form, as it would between processes."""
+    drain: float = 5.0
+    """Seconds that readers have to read what is left when the broker is left without an exception."""
+
+    on_published: Sequence[Callable[[Event], None]] = ()
+    """Called with each event that was published here."""
+    on_settled: Sequence[Callable[[Event, str, str], None]] = ()
+    """Called with each event that was settled here, its group, and how."""
+
+    source: str = f"dpcore://{socket.gethostname()}/{os.getpid()}"
+    """What the events that are published here name as their source."""
+
+    # ------------------------------------------------------------ for the adapter
+
+    @abstractmethod
+    async def send(self, events: Sequence[Event]) -> None:
+        """Take *events*, in order; wait where a reader's policy says so.
+
+        They have an id, a time and a source, and their topics are valid.  If it is
+        cancelled or raises, the first of them may have been taken and the others
+        not; a single event is taken whole or not at all.
+        """
+
+    @abstractmethod
+    async def open(self, interest: Interest) -> Feed:
+        """Begin a subscription: from the moment this returns, events are for it."""
+
+    @abstractmethod
+    async def topics(self) -> list[str]:
+        """Return the topics that were declared or published to, as far as they are known."""
+
+    async def arrange(self, topic: str, interests: Sequence[Interest]) -> None:
+        """Make *topic* known, and the groups that *interests* name; for :meth:`declare`."""
+        self.require("groups", f"declare {topic!r}")
+
+    async def end(self, topic: str) -> None:
+        """Complete *topic*; for :meth:`complete`."""
+        self.require("completes", f"complete {topic!r}")
+
+    async def start(self) -> None:
+        """Connect; called when the broker is entered."""
+
+    async def stop(self, drain: float) -> None:
+        """Give readers *drain* seconds to read what is left, and disconnect; called once when it is left."""
+
+    def offer(self, event: Event) -> object:
+        """Take *event* without waiting, and return None; anything else says that it was not taken."""
+        return self
+
+    def wanted(self, topic: str) -> bool:
+        """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
+        return True
+
+    # ------------------------------------------------------------ its life
+
+    _tasks: TaskGroup | None = None
+    _turns = 0
+
+    @final
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise BrokerStateError(str(self), "is entered already")
+        await self.start()
+        prefix, number = f"{os.urandom(8).hex()}-", count(10**15).__next__
+        now = time if type(self.clock) is SystemClock else self._clock_time
+        self._hot = (not self.strict, self.offer, self.on_published, self.source, prefix, number, now)
+        self._inbox = Inbox(self)
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._inbox.publish)
+        return self
+
+    @final
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take no more, let readers read what is left for :attr:`drain` seconds, and disconnect."""
+        tasks, self._tasks = self._tasks, None
+        self._turns = 0
+        if tasks is None:
+            return
+        drain = self.drain if kind is None else 0.0
+        try:
+            with anyio.move_on_after(drain):
+                await self._inbox.close()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.stop(drain)
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+
+    def _clock_time(self) -> float:
+        return self.clock.now().timestamp()
+
+    @property
+    def tasks(self) -> TaskGroup:
+        """Where an adapter may start what runs as long as the broker does; raises if it is not entered."""
+        if self._tasks is None:
+            raise BrokerStateError(str(self), "is not entered, or was left")
+        return self._tasks
+
+    # ------------------------------------------------------------ publishing
+
+    @final
+    async def publish(
+        self,
+        topic: str | Event,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str = "",
+        timeout: float | None = None,
+    ) -> Event:
+        """Publish *data* on *topic*, or an event as it is, and return the event with its id, time and source.
+
+        It has been taken when this returns, and not at all when it raises or is
+        cancelled.  Where a reader has no room and its policy is ``"block"``, this
+        waits, *timeout* seconds at the most:
+        :class:`~dpcore.errors.PublishTimeoutError`.
+        """
+        if turns := self._turns:
+            self._turns = turns - 1
+        else:
+            await self._turn()
+        plain, offer, watch, source, prefix, number, time = self._hot
+        if plain and key is None and headers is None and not type and topic.__class__ is str:
+            event = Event(check_topic(topic), data, f"{prefix}{number()}", time(), source)
+        else:
+            event = self._stamped(topic, data, key, headers, type)
+        if offer(event) is not None:
+            await self._send((event,), timeout)
+        if watch:
+            for see in watch:
+                see(event)
+        return event
+
+    async def _turn(self) -> None:
+        """Let others on the loop have their turn, and see that the broker may be used."""
+        self.tasks  # noqa: B018  (raises if it may not)
+        await checkpoint()
+        self.tasks  # noqa: B018
+        self._turns = _TURN
+
+    @final
+    async def publish_many(
+        self,
+        topic: str | Iterable[Event],
+        data: Iterable[Any] | None = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str = "",
+        timeout: float | None = None,
+    ) -> list[Event]:
+        """Publish each of *data* on *topic*, or each of some events, in order; return the events.
+
+        If it raises or is cancelled, the first of them may have been published, and
+        none of those that follow; *timeout* is for all of them together.
+        """
+        events = self._stamped_many(topic, data, key, headers, type)
+        if len(events) < self._turns:
+            self._turns -= len(events)
+        else:
+            await self._turn()
+        await self._send(events, timeout)
+        if self.on_published:
+            for event in events:
+                for see in self.on_published:
+                    see(event)
+        return events
+
+    @final
+    async def publish_matching(self, pattern: str, data: Any = None, **arguments: Any) -> list[Event]:
+        """Publish *data* on every topic that *pattern* matches and that was declared or published to before.
+
+        Each gets an event of its own; the list is empty if there is no such topic.
+        """
+        matching = Pattern(pattern)
+        return [await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)]
+
+    @final
+    def publish_from_thread(
+        self,
+        topic: str | Event,
+        data: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        type: str = "",
+        timeout: float | None = None,
+    ) -> Event:
+        """Publish from a thread that has no event loop, or from a plain function on the loop; return the event.
+
+        It goes to the broker soon, in the order of the calls of one thread, and before
+        the broker is left.  While 1,024 events wait, a thread waits for room, *timeout*
+        seconds at the most; a function on the loop itself, which cannot wait, gets
+        :class:`~dpcore.errors.BufferFullError`.  What the broker refuses later, because the
+        topic was completed meanwhile or by the policy ``"error"``, is logged.
+        """
+        self.tasks  # noqa: B018  (raises if it is not entered)
+        event = self._stamped(topic, data, key, headers, type)
+        self._inbox.put(event, timeout)
+        return event
+
+    def _stamped(
+        self, topic: str | Event, data: Any, key: str | None, headers: Mapping[str, str] | None, kind: str
+    ) -> Event:
+        self.tasks  # noqa: B018  (raises if it is not entered)
+        if isinstance(topic, Event):
+            return self._completed(topic, data)
+        plain, _, _, source, prefix, number, time = self._hot
+        event = Event(check_topic(topic), data, f"{prefix}{number()}", time(), source, kind, key, headers)
+        if key is not None or headers is not None or kind:
+            event = _checked(event)
+        return event if plain else strict(event)
+
+    def _completed(self, event: Event, data: Any) -> Event:
+        """Return an event that was made by the user with what it lacks."""
+        if data is not None:
+            raise ArgumentError("data", data, "left out, because the event has its own")
+        check_topic(event.topic)
+        plain, _, _, source, prefix, number, time = self._hot
+        event = msgspec.structs.replace(
+            _checked(event),
+            id=event.id or f"{prefix}{number()}",
+            time=event.time or time(),
+            source=event.source or source,
+        )
+        return event if plain else strict(event)
+
+    def _stamped_many(
+        self,
+        topic: str | Iterable[Event],
+        data: Iterable[Any] | None,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        kind: str,
+    ) -> list[Event]:
+        self.tasks  # noqa: B018  (raises if it is not entered)
+        if not isinstance(topic, str):
+            if isinstance(topic, Event):
+                raise ArgumentError("topic", topic, "a topic, or a list of events")
+            return [self._completed(event, data) for event in topic]
+        if data is None or isinstance(data, str | bytes | Mapping):
+            raise ArgumentError("data", data, "a list of payloads, one for each event")
+        plain, _, _, source, prefix, number, time = self._hot
+        now = time()
+        if key is not None or headers is not None or kind:
+            headers = _checked(Event(topic, None, "", now, source, kind, key, headers)).headers
+        check_topic(topic)
+        events = [Event(topic, one, f"{prefix}{number()}", now, source, kind, key, headers) for one in data]
+        return events if plain else [strict(event) for event in events]
+
+    async def _send(self, events: Sequence[Event], timeout: float | None) -> None:
+        if timeout is None:
+            await self.send(events)
+            return
+        with anyio.move_on_after(_seconds(timeout)) as scope:
+            await self.send(events)
+        if scope.cancelled_caught:
+            raise PublishTimeoutError(events[0].topic, timeout)
+
+    # ------------------------------------------------------------ topics
+
+    @final
+    async def declare(
+        self,
+        topic: str,
+        groups: Iterable[str] = (),
+        *,
+        buffer: int = _GROUP_BUFFER,
+        overflow: Overflow = "block",
+    ) -> None:
+        """Make *topic* known, and make *groups* that read it, before anybody has published or reads.
+
+        From now on nothing that such a group has not acked is dropped: where *buffer*
+        events wait, *overflow* says what a publisher does.
+        """
+        check_topic(topic)
+        if isinstance(groups, str):
+            raise ArgumentError("groups", groups, f"a list of names, such as [{groups!r}]")
+        interests = [_interest((topic,), group, "earliest", buffer, overflow) for group in groups]
+        await self.arrange(topic, interests)
+
+    @final
+    async def complete(self, topic: str) -> None:
+        """Say that nothing more will be published on *topic*; publishing to it raises from now on.
+
+        A subscription whose patterns are all literal, completed topics ends when
+        nothing is left for it.  Whoever subscribes later gets what is retained, and ends.
+        """
+        self.require("completes", f"complete {topic!r}")
+        await self.end(check_topic(topic))
+
+    # ------------------------------------------------------------ reading
+
+    @final
+    def subscribe(
+        self,
+        *patterns: str,
+        group: str | None = None,
+        start: Start | None = None,
+        ack: Acknowledge = "auto",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
+        type: Any = None,
+    ) -> Subscription:
+        """Return a subscription to the topics that *patterns* match; it begins when its context is entered.
+
+        *start* is ``"new"`` or ``"earliest"``, what is retained first: the default of a
+        group that nobody has joined before.  *buffer* events wait for it at the most,
+        1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
+        the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
+        With *type* payloads are converted to it, and events whose payload does not fit are
+        left out and counted; in a group they go to the dead letters.
+        """
+        return subscription(
+            self._itself,
+            *patterns,
+            group=group,
+            start=start,
+            ack=ack,
+            buffer=buffer,
+            overflow=overflow,
+            type=type,
+        )
+
+    @final
+    def consume(
+        self,
+        *patterns: str,
+        group: str = "default",
+        start: Start | None = None,
+        ack: Acknowledge = "auto",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
+        type: Any = None,
+    ) -> Subscription:
+        """Return a subscription that shares the work with all others of its group: a work queue."""
+        return self.subscribe(
+            *patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type
+        )
+
+    @final
+    async def open_feed(self, interest: Interest) -> Feed:
+        """Begin what *interest* asks for, if this broker can; subscriptions call this."""
+        self.tasks  # noqa: B018  (raises if it is not entered)
+        asked = f"subscribe to {' | '.join(interest.patterns)!r}"
+        if interest.group is not None:
+            self.require("groups", f"{asked} in group {interest.group!r}")
+        elif interest.start == "earliest":
+            self.require("retains", f"{asked} from the earliest event")
+        if interest.overflow in ("block", "error") and interest.group is None:
+            self.require("blocks", f"{asked} with overflow={interest.overflow!r}")
+        return await self.open(interest)
+
+    async def _itself(self) -> Self:
+        return self
+
+
+def subscription(
+    find: Callable[[], Awaitable[Broker]],
+    *patterns: str,
+    group: str | None = None,
+    start: Start | None = None,
+    ack: Acknowledge = "auto",
+    buffer: int | None = None,
+    overflow: Overflow | None = None,
+    type: Any = None,
+) -> Subscription:
+    """Return what :meth:`Broker.subscribe` does, of a broker that is found when the subscription is entered."""
+    if not patterns:
+        raise ArgumentError("patterns", patterns, "at least one pattern; '**' is every topic")
+    for pattern in patterns:
+        check_pattern(pattern)
+    if ack not in get_args(Acknowledge):
+        raise ArgumentError("ack", ack, "'auto' or 'manual'")
+    if ack == "manual" and group is None:
+        raise ArgumentError("ack", ack, "'auto' without a group, where nothing is kept until it is acked; give group=")
+    interest = _interest(
+        tuple(dict.fromkeys(patterns)),
+        group,
+        start or ("new" if group is None else "earliest"),
+        buffer if buffer is not None else _BUFFER if group is None else _GROUP_BUFFER,
+        overflow or ("drop_oldest" if group is None else "block"),
+    )
+    return Subscription(find, interest, ack=ack, fit=None if type is None else Fitter(type))
+
+
+def _interest(
+    patterns: tuple[str, ...], group: str | None, start: Start, buffer: int, overflow: Overflow
+) -> Interest:
+    if group is not None and (not isinstance(group, str) or not _GROUP.fullmatch(group)):
+        raise ArgumentError("group", group, "letters, digits, '-' and '_', such as 'billing'")
+    if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
+        raise ArgumentError("buffer", buffer, "a number of events, at least 1")
+    for name, value, known in (("start", start, Start), ("overflow", overflow, Overflow)):
+        if value not in get_args(known):
+            raise ArgumentError(name, value, f"one of {listed(map(repr, get_args(known)))}")
+    return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow)
+
+
+def _checked(event: Event) -> Event:
+    if not isinstance(event.key, str | None):
+        raise ArgumentError("key", event.key, "a text, or None")
+    if not isinstance(event.type, str):
+        raise ArgumentError("type", event.type, "a text")
+    if event.headers is None:
+        return event
+    headers = dict(event.headers)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ArgumentError("headers", event.headers, "a mapping from text to text")
+    return msgspec.structs.replace(event, headers=headers)  # the caller's may change
+
+
+def _seconds(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise ArgumentError("timeout", timeout, "a number of seconds, or None to wait as long as it takes")
+    return timeout

@@ -1,0 +1,114 @@
+"""Inbox: events of other threads on their way to the event loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from dpcore.errors import BrokerStateError, BufferFullError, PublishTimeoutError
+from dpcore.events import Event
+from dpcore.ports.subscription import TURN
+
+__all__ = ("Inbox",)
+
+_INBOX = 1024  # events that wait to be published
+
+_log = logging.getLogger("dpcore.broker")
+
+
+class Inbox:
+    """Events of other threads on their way to the loop; bounded, and one wake-up for many."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+        self._events: deque[Event] = deque()
+        self._room = threading.Condition()
+        self._ring = _ringer()
+        self._thread = threading.get_ident()
+        self._armed = False
+        self._closed = False
+        self._rung = anyio.Event()
+        self._idle = anyio.Event()
+
+    def put(self, event: Event, timeout: float | None) -> None:
+        with self._room:
+            if len(self._events) >= _INBOX and not self._closed:
+                self._wait(event, timeout)
+            if self._closed:
+                raise BrokerStateError(str(self._broker), "was left")
+            self._events.append(event)
+            ring, self._armed = not self._armed, True
+        if ring:
+            self._ring(self._wake)
+
+    def _wait(self, event: Event, timeout: float | None) -> None:
+        if threading.get_ident() == self._thread:
+            raise BufferFullError(event.topic, "what plain functions on the event loop publish", _INBOX)
+        there = self._room.wait_for(lambda: len(self._events) < _INBOX or self._closed, timeout)
+        if not there:
+            raise PublishTimeoutError(event.topic, timeout or 0.0)
+
+    def _wake(self) -> None:
+        self._rung.set()
+
+    async def publish(self) -> None:
+        """Publish what comes, for as long as the broker lives."""
+        published = 0
+        while True:
+            await self._rung.wait()
+            self._rung = anyio.Event()
+            while self._events:
+                await self._publish(self._events[0])
+                with self._room:
+                    self._events.popleft()
+                    self._armed = bool(self._events)
+                    self._room.notify()
+                published += 1
+                if published % TURN == 0:
+                    await checkpoint()
+            if self._closed:
+                self._idle.set()
+                return
+
+    async def _publish(self, event: Event) -> None:
+        broker = self._broker
+        try:
+            if broker.offer(event) is not None:
+                await broker.send((event,))
+        except Exception:
+            _log.exception("event %s of another thread was not published on %r", event.id, event.topic)
+            return
+        for see in broker.on_published:
+            see(event)
+
+    async def close(self) -> None:
+        """Take no more, and wait until everything is published."""
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+        self._rung.set()
+        try:
+            await self._idle.wait()
+        finally:
+            if self._events:
+                _log.error("%d events of other threads were not published, because %r was left", len(self._events), self._broker)
+
+
+def _ringer() -> Callable[[Callable[[], None]], object]:
+    """Return what has the running event loop call something soon, told from any thread and without waiting."""
+    if "trio" in sys.modules:
+        import trio
+
+        with suppress(RuntimeError):  # it is loaded, and another loop runs
+            return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe

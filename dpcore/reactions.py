@@ -1,0 +1,385 @@
+"""Reactions: events that start runs, and the events that tell of runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+
+from dpcore.errors import ArgumentError, PlanningError, RunExistsError
+from dpcore.events import CORRELATION_ID, Event, PayloadReader
+from dpcore.jobs import Items, Outcome, Ref, State, described
+from dpcore.ports import Broker, Delivery, Subscription
+from dpcore.ports.runstore import RunHistory
+from dpcore.runs import Run
+from dpcore.words import printed
+
+__all__ = ("REQUESTS", "Announcer", "Reaction", "RunFinished", "RunRequest", "RunStarted", "TaskChanged")
+
+REQUESTS = "$run.request"
+"""The topic on which runs are asked for, with a :class:`RunRequest`."""
+
+_log = logging.getLogger("dpcore.reactions")
+
+_LAST_WORDS = 5.0  # seconds in which a broker takes what is left to be told of a run
+_MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
+
+Params = Mapping[str, Any] | Callable[[Event], Mapping[str, Any]]
+
+
+class RunRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an event on ``$run.request`` carries: the arguments of :meth:`dpcore.App.run`.
+
+    *plan* is the name of one of the app's plans (:attr:`dpcore.App.plans`) or the id of one,
+    instead of a selection.  *correlation_id* is passed on to everything that comes of it.
+    """
+
+    plan: str = ""
+    names: list[str] = []
+    tags: list[str] = []
+    root_tasks: list[str] = []
+    include_upstream: bool = False
+    exclude: list[str] = []
+    params: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    fail_fast: bool = False
+    run_id: str = ""
+    correlation_id: str = ""
+
+
+class RunStarted(msgspec.Struct, kw_only=True):
+    """What an event on ``$run.started`` carries."""
+
+    run_id: str
+    plan_id: str
+    tasks: list[str]
+    metadata: dict[str, Any] = {}
+    correlation_id: str = ""
+
+
+class RunFinished(msgspec.Struct, kw_only=True):
+    """What an event on ``$run.finished`` carries; *results* are refs, or how many items a stream has, by task."""
+
+    run_id: str
+    plan_id: str
+    state: State
+    tasks: dict[str, State]
+    results: dict[str, dict[str, str] | int]
+    errors: dict[str, str]
+    reason: str = ""
+    metadata: dict[str, Any] = {}
+    correlation_id: str = ""
+
+
+class TaskChanged(msgspec.Struct, kw_only=True):
+    """What an event on ``$task.STATE`` carries, such as ``$task.succeeded``; *duration* is in seconds."""
+
+    run_id: str
+    task: str
+    state: State
+    attempt: int
+    result: dict[str, str] | int | None = None
+    error: str = ""
+    duration: float = 0.0
+    metadata: dict[str, Any] = {}
+    correlation_id: str = ""
+
+
+class Announcer:
+    """Publishes what happens to one run, where somebody wants to know: an observer of the run, and a task."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._untold: deque[tuple[str, msgspec.Struct]] = deque()
+        self._wake = anyio.Event()
+        self._left_out = 0
+        self._ended = False
+
+    def run_changed(self, run: Run, old: State, new: State) -> None:
+        """Have it told that a run began or ended."""
+        if new is State.RUNNING:
+            if self._broker.wanted("$run.started"):
+                self._add("$run.started", _started(run))
+        elif self._broker.wanted("$run.finished"):
+            self._add("$run.finished", _finished(run))
+
+    def task_changed(self, run: Run, task: Any, attempt: int, old: State, new: State, outcome: Outcome | None) -> None:
+        """Have it told that a task went on."""
+        topic = f"$task.{new}"
+        if self._broker.wanted(topic):
+            if len(self._untold) >= _MOST_UNTOLD:
+                self._left_out += 1
+                return
+            self._add(topic, _changed(run, task.name, attempt, new, outcome))
+
+    def _add(self, topic: str, told: msgspec.Struct) -> None:
+        self._untold.append((topic, told))
+        self._wake.set()
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        """Publish what comes, and what is left at the end."""
+        told = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._tell, told)
+            try:
+                yield
+            finally:
+                self._ended = True
+                self._wake.set()
+                with anyio.move_on_after(_LAST_WORDS, shield=True):
+                    await told.wait()
+                group.cancel_scope.cancel()
+
+    async def _tell(self, told: anyio.Event) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                await self._flush()
+                if self._ended and not self._untold:
+                    return
+        finally:
+            told.set()
+
+    async def _flush(self) -> None:
+        """Publish what is there."""
+        while self._untold:
+            topic, told = self._untold.popleft()
+            await self._publish(topic, told)
+        if self._left_out:
+            _log.warning("%d changes of tasks were not told, because the broker took too long", self._left_out)
+            self._left_out = 0
+
+    async def _publish(self, topic: str, told: Any) -> None:
+        headers = {CORRELATION_ID: told.correlation_id} if told.correlation_id else None
+        try:
+            await self._broker.publish(topic, msgspec.to_builtins(told), headers=headers, type=type(told).__name__)
+        except Exception:
+            _log.exception("%s of run %s was not published", topic, told.run_id)
+
+
+def _started(run: Run) -> RunStarted:
+    metadata, correlation = _about(run)
+    return RunStarted(
+        run_id=run.run_id,
+        plan_id=run.plan.id,
+        tasks=list(run.plan.order),
+        metadata=metadata,
+        correlation_id=correlation,
+    )
+
+
+def _finished(run: Run) -> RunFinished:
+    metadata, correlation = _about(run)
+    outcomes = run.outcomes
+    return RunFinished(
+        run_id=run.run_id,
+        plan_id=run.plan.id,
+        state=run.state,
+        tasks={name: outcome.state for name, outcome in outcomes.items()},
+        results={
+            name: where
+            for name, outcome in outcomes.items()
+            if outcome.state is State.SUCCEEDED and (where := _where(outcome.result)) is not None
+        },
+        errors={name: described(outcome.error) for name, outcome in outcomes.items() if outcome.error is not None},
+        reason=run.reason,
+        metadata=metadata,
+        correlation_id=correlation,
+    )
+
+
+def _changed(run: Run, task: str, attempt: int, state: State, outcome: Outcome | None) -> TaskChanged:
+    metadata, correlation = _about(run)
+    told = TaskChanged(
+        run_id=run.run_id, task=task, state=state, attempt=attempt, metadata=metadata, correlation_id=correlation
+    )
+    if outcome is not None:
+        told.result, told.duration = _where(outcome.result), outcome.duration
+        told.error = described(outcome.error) if outcome.error is not None else outcome.reason
+    return told
+
+
+def _where(result: Ref | Items | None) -> dict[str, str] | int | None:
+    if isinstance(result, Ref):
+        return {"run_id": result.run_id, "task": result.task, "result_id": result.result_id}
+    return None if result is None else result.count
+
+
+def _about(run: Run) -> tuple[dict[str, Any], str]:
+    metadata = {str(name): _plain(value) for name, value in run.metadata.items()}
+    correlation = metadata.get("correlation_id")
+    return metadata, correlation if isinstance(correlation, str) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* if it can be told anywhere, otherwise what is printed of it."""
+    try:
+        return msgspec.to_builtins(value)
+    except Exception:  # noqa: BLE001  (whatever an object of the user's raises)
+        return printed(value)
+
+
+class Starts(Protocol):
+    """What a reaction asks of an app."""
+
+    plans: dict[str, Any]
+
+    async def run(self, *selection: Any, **arguments: Any) -> Any:
+        """Run tasks."""
+
+    async def history(self, run_id: str) -> RunHistory:
+        """Return what is known of a run."""
+
+
+class Reaction:
+    """Starts a run for each event; made by :meth:`dpcore.App.run_on`.
+
+    ``await reaction`` waits until it is listening.  An event is acked when its run has
+    ended, however it ended; what no run can be made of goes to the dead letters.  The id of
+    the run comes from the event, so an event that is delivered again starts no second one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        app: Starts,
+        subscription: Subscription,
+        selection: Sequence[Any],
+        arguments: Mapping[str, Any],
+        params: Params | None,
+        limit: int,
+    ) -> None:
+        self.name = name
+        """What it is called in logs; its group is made of it."""
+        self.started = 0
+        """How many runs it has started."""
+        self._app, self._subscription = app, subscription
+        self._selection, self._arguments, self._params = selection, arguments, params
+        self._limit = limit
+        self._scope = anyio.CancelScope()
+        self._listening = anyio.Event()
+        self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<Reaction {self.name!r} to {' | '.join(self._subscription.interest.patterns)!r}>"
+
+    def __await__(self) -> Generator[Any, Any, Reaction]:
+        return self._ready().__await__()
+
+    async def _ready(self) -> Reaction:
+        await self._listening.wait()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def stop(self) -> None:
+        """Start no more runs; cancel those that run, whose events go back."""
+        self._scope.cancel()
+
+    async def listen(self) -> None:
+        """Start runs until stopped."""
+        try:
+            with self._scope:
+                async with self._subscription as events, anyio.create_task_group() as group:
+                    self._listening.set()
+                    places = anyio.Semaphore(self._limit)
+                    deliveries = events.deliveries()
+                    await places.acquire()
+                    async for delivery in deliveries:
+                        group.start_soon(self._react, delivery, places)
+                        await places.acquire()
+        except Exception as error:
+            if self._listening.is_set():
+                _log.exception("%r has ended: no event starts a run any more", self)
+            else:
+                self._error = error
+        finally:
+            self._listening.set()
+
+    async def _react(self, delivery: Delivery, places: anyio.Semaphore) -> None:
+        try:
+            problem = await self._run(delivery)
+            await (delivery.reject(problem) if problem else delivery.ack())
+        except Exception:
+            _log.exception("%r could not settle event %s", self, delivery.event.id)
+        finally:
+            places.release()
+
+    async def _run(self, delivery: Delivery) -> str:
+        """Run what the event asks for; return why not, if it asks for nothing that can be."""
+        event = delivery.event
+        try:
+            selection, arguments = self._asked(event)
+        except Exception as error:
+            _log.exception("%r: event %s on %r starts no run", self, event.id, event.topic)
+            return f"no run can be made of it: {described(error)}"
+        run_id = arguments.pop("run_id") or _run_id(self.name, event)
+        for again in ("", f"-{delivery.attempt}"):
+            try:
+                await self._app.run(*selection, **arguments, run_id=run_id + again, check=False)
+            except RunExistsError:
+                if (await self._app.history(run_id)).record.state is not State.RUNNING:
+                    return ""  # it has ended, and only its event came back
+                continue
+            except (ArgumentError, PlanningError) as error:
+                _log.error("%r: event %s on %r starts no run: %s", self, event.id, event.topic, error)
+                return f"no run can be made of it: {described(error)}"
+            self.started += 1
+            return ""
+        return ""
+
+    def _asked(self, event: Event) -> tuple[Sequence[Any], dict[str, Any]]:
+        if not self._selection and not self._arguments.get("tags") and not self._arguments.get("root_tasks"):
+            return self._requested(event)
+        arguments = dict(self._arguments)
+        correlation = (event.headers or {}).get(CORRELATION_ID, event.id)
+        params = self._params(event) if callable(self._params) else self._params
+        arguments["params"] = dict(params or {})
+        arguments["metadata"] = _metadata(event, correlation, arguments.get("metadata"))
+        return self._selection, {"run_id": "", **arguments}
+
+    def _requested(self, event: Event) -> tuple[Sequence[Any], dict[str, Any]]:
+        request: RunRequest = _requests.value(event.data if event.data is not None else {}, event.topic)
+        correlation = request.correlation_id or (event.headers or {}).get(CORRELATION_ID, event.id)
+        arguments: dict[str, Any] = {
+            "run_id": request.run_id,
+            "params": request.params,
+            "metadata": _metadata(event, correlation, request.metadata),
+            "fail_fast": request.fail_fast,
+        }
+        if request.plan:
+            return [self._plan(request.plan)], arguments
+        return request.names, {
+            **arguments,
+            "tags": request.tags or None,
+            "root_tasks": request.root_tasks or None,
+            "include_upstream": request.include_upstream,
+            "exclude": request.exclude,
+        }
+
+    def _plan(self, wanted: str) -> Any:
+        plans = self._app.plans
+        found = plans.get(wanted) or next((plan for plan in plans.values() if plan.id == wanted), None)
+        if found is None:
+            raise ArgumentError("plan", wanted, f"the name or the id of one of the app's plans: {', '.join(plans) or 'none'}")
+        return found
+
+
+_requests = PayloadReader(RunRequest)
+
+
+def _metadata(event: Event, correlation: str, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    about = {"topic": event.topic, "id": event.id, "source": event.source}
+    return {"event": about, "correlation_id": correlation, **(more or {})}
+
+
+def _run_id(name: str, event: Event) -> str:
+    return f"on-{hashlib.sha256(f'{name}\0{event.source}\0{event.id}'.encode()).hexdigest()[:20]}"
