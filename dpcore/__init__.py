@@ -20,6 +20,7 @@ below it:
 ``tasks``             functions registered under a name
 ``jobs``              one attempt at one task, how it went, where its result lives
 ``hints``             the schema of a function; does this output fit that input
+``topics``            the grammar of patterns; the tree that routes a topic
 ``tracebacks``        tracebacks with the frames of the user's code
 ``errors``, ``clock`` what is raised on purpose; what time it is
 ``words``             how values are named in a sentence

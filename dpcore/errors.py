@@ -53,6 +53,7 @@ __all__ = (
     "ProviderError",
     "ResultNotFoundError",
     "ResultNotStoredError",
+    "RouteNotFoundError",
     "RunCancelledError",
     "RunExistsError",
     "RunFailedError",
@@ -65,6 +66,7 @@ __all__ = (
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "TopicError",
     "UnguardedScriptError",
     "UnreadStreamError",
     "UnsupportedError",
@@ -93,7 +95,7 @@ def _carried(error: Exception, *args: object) -> tuple[object, ...]:
 
 
 class ArgumentError(DpcoreError, ValueError, TypeError):
-    """An argument of ``plan()``, ``run()`` or ``App()`` makes no sense; nothing was done."""
+    """An argument of a call, such as ``plan()``, ``run()`` or ``App()``, makes no sense; nothing was done."""
 
     def __init__(self, argument: str, value: object, wanted: str) -> None:
         super().__init__(argument, value, wanted)
@@ -344,6 +346,40 @@ class NotSharedError(DpcoreError, ValueError):
             f"executor {self.executor} runs tasks in other processes, which cannot reach what the I/O manager {self.io} "
             "keeps in this one; choose one that they share, such as io='filesystem:PATH'"
         )
+
+
+# ---------------------------------------------------------------- topics
+
+
+class TopicError(DpcoreError, ValueError):
+    """What was given is no topic, or no pattern; nothing was done."""
+
+    def __init__(self, kind: str, text: object, problem: str) -> None:
+        super().__init__(kind, text, problem)
+        self.kind, self.text, self.problem = kind, text, problem
+
+    def __str__(self) -> str:
+        return f"the {self.kind} {printed(self.text)} {self.problem}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.kind, Shown(printed(self.text)), self.problem)
+
+
+class RouteNotFoundError(DpcoreError, KeyError):
+    """A value was to be removed that is not there under that pattern."""
+
+    def __init__(self, pattern: object, value: object, known: Iterable[str] = ()) -> None:
+        super().__init__(pattern, value, tuple(known))
+        self.pattern, self.value, self.known = pattern, value, self.args[2]
+
+    def __str__(self) -> str:
+        return (
+            f"{printed(self.value)} is not under the pattern {printed(self.pattern)} (its patterns: {listed(self.known)}); "
+            "remove it as often as it was added, and with the same pattern"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, Shown(printed(self.pattern)), Shown(printed(self.value)), self.known)
 
 
 # ---------------------------------------------------------------- running

@@ -122,6 +122,19 @@ EXAMPLES = [
             "this one; choose one that they share, such as io='filesystem:PATH'"
         ),
     ),
+    (
+        errors.TopicError("topic", "a..b", "is not valid: segment 2 is empty"),
+        ValueError,
+        "the topic 'a..b' is not valid: segment 2 is empty",
+    ),
+    (
+        errors.RouteNotFoundError("a.*", "me", ["a.**"]),
+        KeyError,
+        (
+            "'me' is not under the pattern 'a.*' (its patterns: 'a.**'); "
+            "remove it as often as it was added, and with the same pattern"
+        ),
+    ),
     (errors.TaskError("t", "x.Bad", "no"), RuntimeError, "task 't' raised x.Bad: no"),
     (
         errors.TaskTimeoutError("t", 1.5, "stopped"),
@@ -312,6 +325,11 @@ class Unprintable:
             "provider 'p': name={} must be a name",
         ),
         (lambda value: errors.InvalidIdError("run id", value, "it is no str"), "{} cannot be a run id: it is no str"),
+        (lambda value: errors.TopicError("topic", value, "is no str"), "the topic {} is no str"),
+        (
+            lambda value: errors.RouteNotFoundError("a", value),
+            "{} is not under the pattern 'a' (its patterns: none); remove it as often as it was added, and with the same pattern",
+        ),
     ],
 )
 def test_a_value_that_neither_prints_nor_pickles_is_told_all_the_same(make, words):
