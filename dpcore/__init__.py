@@ -18,6 +18,7 @@ below it:
 ``runs``              what to start next, and what an outcome means
 ``plans``             which tasks a run needs, and in what order
 ``tasks``             functions registered under a name
+``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
 ``hints``             the schema of a function; does this output fit that input
 ``topics``            the grammar of patterns; the tree that routes a topic

@@ -29,6 +29,7 @@ __all__ = (
     "AdapterNotMadeError",
     "AppStateError",
     "ArgumentError",
+    "CloudEventError",
     "ConfigError",
     "ConflictError",
     "CycleError",
@@ -47,6 +48,7 @@ __all__ = (
     "NoValueError",
     "NotSharedError",
     "ParamError",
+    "PayloadError",
     "PlanningError",
     "PluginError",
     "PluginNotFoundError",
@@ -71,6 +73,7 @@ __all__ = (
     "UnreadStreamError",
     "UnsupportedError",
     "UsedOutsideError",
+    "WireError",
 )
 
 
@@ -95,7 +98,7 @@ def _carried(error: Exception, *args: object) -> tuple[object, ...]:
 
 
 class ArgumentError(DpcoreError, ValueError, TypeError):
-    """An argument of a call, such as ``plan()``, ``run()`` or ``App()``, makes no sense; nothing was done."""
+    """An argument of a call, such as ``plan()`` or ``App()``, or a field of an event, makes no sense; nothing was done."""
 
     def __init__(self, argument: str, value: object, wanted: str) -> None:
         super().__init__(argument, value, wanted)
@@ -605,6 +608,44 @@ class StoreError(DpcoreError, OSError):
 
     def __str__(self) -> str:
         return f"the run store {self.store} cannot be used: {self.problem}"
+
+
+# ---------------------------------------------------------------- events
+
+
+class PayloadError(DpcoreError, TypeError):
+    """What an event carries does not travel, or is not what its reader wants."""
+
+    def __init__(self, topic: object, path: str, problem: str, cure: str) -> None:
+        super().__init__(topic, path, problem, cure)
+        self.topic, self.path, self.problem, self.cure = topic, path, problem, cure
+
+    def __str__(self) -> str:
+        where = f"event on {printed(self.topic)}" if self.topic else "an event"
+        return f"{where}: data{self.path} {self.problem}; {self.cure}"
+
+
+class WireError(DpcoreError, ValueError):
+    """Bytes that should be an event, or several, are not."""
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(problem, cure)
+        self.problem, self.cure = problem, cure
+
+    def __str__(self) -> str:
+        cure = self.cure or "only what encode() or encode_many() of dpcore wrote can be read"
+        return f"these bytes are no event: {self.problem}; {cure}"
+
+
+class CloudEventError(DpcoreError, ValueError):
+    """A message is no CloudEvent that dpcore can read, or an event cannot be told as one."""
+
+    def __init__(self, action: str, problem: str) -> None:
+        super().__init__(action, problem)
+        self.action, self.problem = action, problem
+
+    def __str__(self) -> str:
+        return f"cannot {self.action} this CloudEvent: {self.problem}"
 
 
 # ---------------------------------------------------------------- plugins and settings

@@ -207,6 +207,27 @@ EXAMPLES = [
         "the lease on 'k' with token 3 is no longer ours; nothing was written",
     ),
     (errors.StoreError("sqlite", "it is newer"), OSError, "the run store sqlite cannot be used: it is newer"),
+    (
+        errors.PayloadError("a.b", "['n']", "is an int beyond 64 bits", "send it as text"),
+        TypeError,
+        "event on 'a.b': data['n'] is an int beyond 64 bits; send it as text",
+    ),
+    (
+        errors.PayloadError("", "", "holds itself", "send what is flat"),
+        TypeError,
+        "an event: data holds itself; send what is flat",
+    ),
+    (
+        errors.WireError("it is cut off"),
+        ValueError,
+        "these bytes are no event: it is cut off; only what encode() or encode_many() of dpcore wrote can be read",
+    ),
+    (
+        errors.WireError("they are of tomorrow", "wait"),
+        ValueError,
+        "these bytes are no event: they are of tomorrow; wait",
+    ),
+    (errors.CloudEventError("read", "it has no 'id'"), ValueError, "cannot read this CloudEvent: it has no 'id'"),
     (errors.PluginError("p", "has no hook 'x'"), Exception, "plugin 'p' has no hook 'x'"),
     (
         errors.PluginNotFoundError("p", "is not installed", ["q"]),

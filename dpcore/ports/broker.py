@@ -7,7 +7,6 @@ import re
 import socket
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import count
 from time import time
 from types import TracebackType
 from typing import Any, ClassVar, Self, final, get_args
@@ -19,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from dpcore.clock import Clock, SystemClock
 from dpcore.errors import ArgumentError, BrokerStateError, PublishTimeoutError
-from dpcore.events import Event, Fitter, strict
+from dpcore.events import Event, Ids, PayloadReader, check_event, strict
 from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
 from dpcore.ports.inbox import Inbox
@@ -129,9 +128,8 @@ class Broker(Adapter):
         if self._tasks is not None:
             raise BrokerStateError(str(self), "is entered already")
         await self.start()
-        prefix, number = f"{os.urandom(8).hex()}-", count(10**15).__next__
         now = time if type(self.clock) is SystemClock else self._clock_time
-        self._hot = (not self.strict, self.offer, self.on_published, self.source, prefix, number, now)
+        self._hot = (not self.strict, self.offer, self.on_published, self.source, Ids().next, now)
         self._inbox = Inbox(self)
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._inbox.publish)
@@ -190,9 +188,9 @@ class Broker(Adapter):
             self._turns = turns - 1
         else:
             await self._turn()
-        plain, offer, watch, source, prefix, number, time = self._hot
+        plain, offer, watch, source, next_id, time = self._hot
         if plain and key is None and headers is None and not type and topic.__class__ is str:
-            event = Event(check_topic(topic), data, f"{prefix}{number()}", time(), source)
+            event = Event(check_topic(topic), data, next_id(), time(), source)
         else:
             event = self._stamped(topic, data, key, headers, type)
         if offer(event) is not None:
@@ -276,8 +274,8 @@ class Broker(Adapter):
         self.tasks  # noqa: B018  (raises if it is not entered)
         if isinstance(topic, Event):
             return self._completed(topic, data)
-        plain, _, _, source, prefix, number, time = self._hot
-        event = Event(check_topic(topic), data, f"{prefix}{number()}", time(), source, kind, key, headers)
+        plain, _, _, source, next_id, time = self._hot
+        event = Event(check_topic(topic), data, next_id(), time(), source, kind, key, headers)
         if key is not None or headers is not None or kind:
             event = _checked(event)
         return event if plain else strict(event)
@@ -287,10 +285,10 @@ class Broker(Adapter):
         if data is not None:
             raise ArgumentError("data", data, "left out, because the event has its own")
         check_topic(event.topic)
-        plain, _, _, source, prefix, number, time = self._hot
+        plain, _, _, source, next_id, time = self._hot
         event = msgspec.structs.replace(
             _checked(event),
-            id=event.id or f"{prefix}{number()}",
+            id=event.id or next_id(),
             time=event.time or time(),
             source=event.source or source,
         )
@@ -311,12 +309,12 @@ class Broker(Adapter):
             return [self._completed(event, data) for event in topic]
         if data is None or isinstance(data, str | bytes | Mapping):
             raise ArgumentError("data", data, "a list of payloads, one for each event")
-        plain, _, _, source, prefix, number, time = self._hot
+        plain, _, _, source, next_id, time = self._hot
         now = time()
         if key is not None or headers is not None or kind:
             headers = _checked(Event(topic, None, "", now, source, kind, key, headers)).headers
         check_topic(topic)
-        events = [Event(topic, one, f"{prefix}{number()}", now, source, kind, key, headers) for one in data]
+        events = [Event(topic, one, next_id(), now, source, kind, key, headers) for one in data]
         return events if plain else [strict(event) for event in events]
 
     async def _send(self, events: Sequence[Event], timeout: float | None) -> None:
@@ -452,7 +450,7 @@ def subscription(
         buffer if buffer is not None else _BUFFER if group is None else _GROUP_BUFFER,
         overflow or ("drop_oldest" if group is None else "block"),
     )
-    return Subscription(find, interest, ack=ack, fit=None if type is None else Fitter(type))
+    return Subscription(find, interest, ack=ack, fit=None if type is None else PayloadReader(type))
 
 
 def _interest(
@@ -469,17 +467,8 @@ def _interest(
 
 
 def _checked(event: Event) -> Event:
-    if not isinstance(event.key, str | None):
-        raise ArgumentError("key", event.key, "a text, or None")
-    if not isinstance(event.type, str):
-        raise ArgumentError("type", event.type, "a text")
-    if event.headers is None:
-        return event
-    headers = dict(event.headers)
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ArgumentError("headers", event.headers, "a mapping from text to text")
-    return msgspec.structs.replace(event, headers=headers)  # the caller's may change
+    check_event(event)
+    return event if event.headers is None else msgspec.structs.replace(event, headers=dict(event.headers))
 
 
 def _seconds(timeout: float) -> float:

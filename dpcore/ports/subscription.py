@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import DeliveryError, DpcoreError as PayloadError, SubscriptionError, UnsupportedError
-from dpcore.events import Event, Fitter
+from dpcore.errors import DeliveryError, PayloadError, SubscriptionError, UnsupportedError
+from dpcore.events import Event, PayloadReader
 from dpcore.groups import Held, Interest, Settled, Settlement
 
 __all__ = ("Acknowledge", "Delivery", "Feed", "Subscription")
@@ -153,7 +153,7 @@ class Subscription:
         interest: Interest,
         *,
         ack: Acknowledge = "auto",
-        fit: Fitter | None = None,
+        fit: PayloadReader | None = None,
     ) -> None:
         self.interest = interest
         """What it reads, and how."""
@@ -164,7 +164,7 @@ class Subscription:
         self._waiting: Sized = ()
         self._turns = 0
         self._hand: dict[int, tuple[Held, Delivery | None]] = {}
-        self._unfit = 0
+        self._unfit, self._misfit = 0, ""
         self._left = False
 
     def __repr__(self) -> str:
@@ -348,8 +348,7 @@ class Subscription:
         self._hand = {}
 
     async def _reject_unfit(self, held: Held) -> None:
-        assert self._fit is not None
-        await self._settle_one(Settlement(held, "reject", 0.0, self._fit.problem(held.event)))
+        await self._settle_one(Settlement(held, "reject", 0.0, self._misfit))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         await self._opened(left=True).settle(settlements)
@@ -363,9 +362,10 @@ class Subscription:
         if self._fit is None:
             return event
         try:
-            return self._fit(event)
+            return self._fit.event(event)
         except PayloadError as error:
             self._unfit += 1
+            self._misfit = str(error)
             level = logging.WARNING if self._unfit == 1 else logging.DEBUG
             _log.log(level, "%r leaves out event %s: %s", self, event.id, error)
             return None
