@@ -3,6 +3,16 @@ from dpcore.app import App as App
 from dpcore.app import Result as Result
 from dpcore.app import run as run
 from dpcore.errors import DpcoreError as DpcoreError
+from dpcore.events import Event as Event
+from dpcore.events import from_cloudevent as from_cloudevent
+from dpcore.events import to_cloudevent as to_cloudevent
+from dpcore.exchange import Exchange as Exchange
+from dpcore.exchange import Reader as Reader
+from dpcore.groups import Held as Held
+from dpcore.groups import Interest as Interest
+from dpcore.groups import Member as Member
+from dpcore.groups import Settlement as Settlement
+from dpcore.groups import Shard as Shard
 from dpcore.hookspecs import hookimpl as hookimpl
 from dpcore.jobs import Items as Items
 from dpcore.jobs import Job as Job
@@ -12,16 +22,21 @@ from dpcore.jobs import State as State
 from dpcore.plans import Plan as Plan
 from dpcore.plans import plan as plan
 from dpcore.plugins import Plugins as Plugins
+from dpcore.ports import Broker as Broker
+from dpcore.ports import Delivery as Delivery
 from dpcore.ports import Executor as Executor
+from dpcore.ports import Feed as Feed
 from dpcore.ports import IOManager as IOManager
 from dpcore.ports import Lease as Lease
 from dpcore.ports import Line as Line
 from dpcore.ports import RunStore as RunStore
+from dpcore.ports import Subscription as Subscription
 from dpcore.ports.runstore import EXISTING as EXISTING
 from dpcore.ports.runstore import Document as Document
 from dpcore.ports.runstore import Fence as Fence
 from dpcore.providers import Command as Command
 from dpcore.providers import Provider as Provider
+from dpcore.reactions import RunRequest as RunRequest
 from dpcore.runs import Run as Run
 from dpcore.tasks import Registry as Registry
 from dpcore.tasks import Task as Task
@@ -34,28 +49,42 @@ from dpcore.worker import perform_async as perform_async
 __all__ = (
     "EXISTING",
     "App",
+    "Broker",
     "Command",
+    "Delivery",
     "Document",
     "DpcoreError",
+    "Event",
+    "Exchange",
     "Executor",
+    "Feed",
     "Fence",
+    "Held",
     "IOManager",
+    "Interest",
     "Items",
     "Job",
     "Lease",
     "Line",
+    "Member",
     "Outcome",
     "Plan",
     "Plugins",
     "Provider",
+    "Reader",
     "Ref",
     "Registry",
     "Result",
     "Run",
+    "RunRequest",
     "RunStore",
+    "Settlement",
+    "Shard",
     "State",
+    "Subscription",
     "Task",
     "current_job",
+    "from_cloudevent",
     "hookimpl",
     "perform",
     "perform_async",
@@ -63,4 +92,5 @@ __all__ = (
     "registry",
     "run",
     "task",
+    "to_cloudevent",
 )

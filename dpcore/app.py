@@ -229,7 +229,9 @@ class App:
         self._left: anyio.Event | None = None
         self._runners: dict[str, Runner] = {}
         self._reactions: list[Reaction] = []
-        self._broker: Broker | None = None  # once it is there, and nothing has to be waited for before an event is published
+        self._broker: Broker | None = (
+            None  # once it is there, and nothing has to be waited for before an event is published
+        )
         self._failed = False
 
     def __repr__(self) -> str:
@@ -443,9 +445,7 @@ class App:
         type: Any = None,
     ) -> Subscription:
         """Return a subscription that shares the work with all others of its group: :meth:`Broker.consume`."""
-        return self.subscribe(
-            *patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type
-        )
+        return self.subscribe(*patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type)
 
     def run_on(
         self,
@@ -698,7 +698,7 @@ def _reaction_name(parts: Sequence[str]) -> str:
     name = re.sub(r"[^\w-]+", "-", text).strip("-")
     if name == text and len(name) <= _LONGEST_NAME:
         return name
-    return f"{name[:_LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _short(value: object) -> str:

@@ -15,29 +15,26 @@ from typing import Any
 from dpcore.words import Shown, listed, nearest, printed
 
 __all__ = (
-    "TopicCompletedError",
-    "SubscriptionError",
-    "PublishTimeoutError",
-    "GroupSettingsError",
-    "DeliveryError",
-    "DeadlockError",
-    "BufferFullError",
-    "BrokerStateError",
-    "BrokerLostError",
     "AdapterImportError",
     "AdapterNotFoundError",
     "AdapterNotMadeError",
     "AppStateError",
     "ArgumentError",
+    "BrokerLostError",
+    "BrokerStateError",
+    "BufferFullError",
     "CloudEventError",
     "ConfigError",
     "ConflictError",
     "CycleError",
     "DamagedResultError",
+    "DeadlockError",
+    "DeliveryError",
     "DpcoreError",
     "DuplicateTaskError",
     "FunctionNotFoundError",
     "GivenTaskError",
+    "GroupSettingsError",
     "HintWarning",
     "InputMismatchError",
     "InvalidIdError",
@@ -53,6 +50,7 @@ __all__ = (
     "PluginError",
     "PluginNotFoundError",
     "ProviderError",
+    "PublishTimeoutError",
     "ResultNotFoundError",
     "ResultNotStoredError",
     "RouteNotFoundError",
@@ -64,10 +62,12 @@ __all__ = (
     "SelectionError",
     "SettingError",
     "StoreError",
+    "SubscriptionError",
     "TaskDefinitionError",
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "TopicCompletedError",
     "TopicError",
     "UnguardedScriptError",
     "UnreadStreamError",
@@ -892,7 +892,9 @@ class DeliveryError(DpcoreError, RuntimeError):
         self.event, self.topic, self.problem = event, topic, problem
 
     def __str__(self) -> str:
-        return f"the delivery of event {self.event} on {self.topic!r} {self.problem}; settle each delivery once, in time"
+        return (
+            f"the delivery of event {self.event} on {self.topic!r} {self.problem}; settle each delivery once, in time"
+        )
 
 
 class GroupSettingsError(DpcoreError, ValueError):

@@ -111,7 +111,7 @@ class Reader:
 class Topic:
     """One topic that was published to or declared."""
 
-    __slots__ = ("completed", "declared", "guarded", "log", "name", "readers", "shards", "sole", "version")
+    __slots__ = ("completed", "declared", "guarded", "log", "name", "readers", "shards", "sole", "targets", "version")
 
     def __init__(self, name: str, retain: int) -> None:
         self.name = name
@@ -120,6 +120,7 @@ class Topic:
         self.version = -1
         self.readers: tuple[Reader, ...] = ()
         self.shards: tuple[Shard, ...] = ()
+        self.targets: tuple[Reader | Shard, ...] = ()
         self.sole: Reader | None = None  # its only reader
         self.guarded = False  # whether there is anything to look at before an event is taken
 
@@ -192,7 +193,7 @@ class Exchange:
         if topic.guarded:
             if topic.completed:
                 raise TopicCompletedError(name)
-            room = min(room, *(self._room(target) for target in (*topic.readers, *topic.shards)))
+            room = min(room, *(self._room(target) for target in topic.targets))
             if room <= 0:
                 return 0
         if room < len(events):
@@ -210,9 +211,9 @@ class Exchange:
                 shard.put(event)
         return room
 
-    def wanted(self, name: str) -> bool:
-        """Tell whether anybody reads topic *name*."""
-        return bool(self._routes.match(name))
+    def wanted(self, topic: str) -> bool:
+        """Tell whether anybody reads *topic*."""
+        return bool(self._routes.match(topic))
 
     def _room(self, target: Reader | Shard) -> int:
         held = len(target.queue) if isinstance(target, Reader) else target.count
@@ -222,7 +223,7 @@ class Exchange:
         if topic.completed:
             raise TopicCompletedError(topic.name)
         full: Reader | Shard | None = None
-        for target in (*topic.readers, *topic.shards):
+        for target in topic.targets:
             if self._room(target) < places:
                 if target.group.overflow == "error":
                     raise BufferFullError(topic.name, str(target), target.capacity)
@@ -237,7 +238,8 @@ class Exchange:
             targets = self._routes.match(name)
             topic.readers = tuple(target for target in targets if isinstance(target, Reader))
             topic.shards = tuple(self._shard(target, name) for target in targets if isinstance(target, Group))
-            guarded = any(target.limit < _NO_LIMIT for target in (*topic.readers, *topic.shards))
+            topic.targets = (*topic.readers, *topic.shards)
+            guarded = any(target.limit < _NO_LIMIT for target in topic.targets)
             topic.guarded = guarded or topic.completed
             sole = len(targets) == 1 and topic.readers and not topic.completed
             topic.sole = topic.readers[0] if sole else None

@@ -354,11 +354,10 @@ class Group:
     def settled(self, entry: Entry, settlement: Settlement, now: float) -> None:
         """Do what *settlement* asks for with an event that no member has in hand any more."""
         how, entry.member = settlement.how, None
-        if how == "nack" and entry.attempt >= self.max_deliveries:
-            how = "dead"
-        if how in ("ack", "reject", "dead"):
+        is_dead = how == "reject" or (how == "nack" and entry.attempt >= self.max_deliveries)
+        if is_dead or how == "ack":
             self._let_go(entry, delayed=False)
-            if how != "ack":
+            if is_dead:
                 reason = settlement.reason or ("it was rejected" if how == "reject" else "it was delivered too often")
                 self._bury(_dead(entry, self.name, reason))
             entry.shard.release(1)

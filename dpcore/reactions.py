@@ -101,7 +101,7 @@ class Announcer:
         self._left_out = 0
         self._ended = False
 
-    def run_changed(self, run: Run, old: State, new: State) -> None:
+    def run_changed(self, run: Run, old: State, new: State) -> None:  # noqa: ARG002  (as observers are called)
         """Have it told that a run began or ended."""
         if new is State.RUNNING:
             if self._broker.wanted("$run.started"):
@@ -109,7 +109,15 @@ class Announcer:
         elif self._broker.wanted("$run.finished"):
             self._add("$run.finished", _finished(run))
 
-    def task_changed(self, run: Run, task: Any, attempt: int, old: State, new: State, outcome: Outcome | None) -> None:
+    def task_changed(
+        self,
+        run: Run,
+        task: Any,
+        attempt: int,
+        old: State,  # noqa: ARG002
+        new: State,
+        outcome: Outcome | None,
+    ) -> None:
         """Have it told that a task went on."""
         topic = f"$task.{new}"
         if self._broker.wanted(topic):
@@ -161,7 +169,7 @@ class Announcer:
         headers = {CORRELATION_ID: told.correlation_id} if told.correlation_id else None
         try:
             await self._broker.publish(topic, msgspec.to_builtins(told), headers=headers, type=type(told).__name__)
-        except Exception:
+        except Exception:  # noqa: BLE001  (a broker's or a user's: it is logged)
             _log.exception("%s of run %s was not published", topic, told.run_id)
 
 
@@ -296,7 +304,7 @@ class Reaction:
                     async for delivery in deliveries:
                         group.start_soon(self._react, delivery, places)
                         await places.acquire()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (a broker's or a user's: it is logged or kept)
             if self._listening.is_set():
                 _log.exception("%r has ended: no event starts a run any more", self)
             else:
@@ -308,7 +316,7 @@ class Reaction:
         try:
             problem = await self._run(delivery)
             await (delivery.reject(problem) if problem else delivery.ack())
-        except Exception:
+        except Exception:  # noqa: BLE001  (a broker's or a user's: it is logged)
             _log.exception("%r could not settle event %s", self, delivery.event.id)
         finally:
             places.release()
@@ -318,7 +326,7 @@ class Reaction:
         event = delivery.event
         try:
             selection, arguments = self._asked(event)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (a broker's or a user's: it is logged or kept)
             _log.exception("%r: event %s on %r starts no run", self, event.id, event.topic)
             return f"no run can be made of it: {described(error)}"
         run_id = arguments.pop("run_id") or _run_id(self.name, event)
@@ -369,7 +377,9 @@ class Reaction:
         plans = self._app.plans
         found = plans.get(wanted) or next((plan for plan in plans.values() if plan.id == wanted), None)
         if found is None:
-            raise ArgumentError("plan", wanted, f"the name or the id of one of the app's plans: {', '.join(plans) or 'none'}")
+            raise ArgumentError(
+                "plan", wanted, f"the name or the id of one of the app's plans: {', '.join(plans) or 'none'}"
+            )
         return found
 
 
@@ -382,4 +392,5 @@ def _metadata(event: Event, correlation: str, more: Mapping[str, Any] | None) ->
 
 
 def _run_id(name: str, event: Event) -> str:
-    return f"on-{hashlib.sha256(f'{name}\0{event.source}\0{event.id}'.encode()).hexdigest()[:20]}"
+    text = "\0".join((name, event.source, event.id))
+    return f"on-{hashlib.sha256(text.encode()).hexdigest()[:20]}"

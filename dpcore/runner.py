@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -38,7 +38,7 @@ __all__ = ("Runner",)
 _log = logging.getLogger("dpcore.runner")
 
 Observers = Sequence[Callable[..., None]]
-Publish = Callable[[Sequence[Event]], Awaitable[None]]
+Publish = Callable[[Sequence[Event]], Coroutine[Any, Any, None]]
 
 _UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
 _TURNS = 4  # of the event loop, in which an outcome that is there already comes home
@@ -244,7 +244,7 @@ class Runner:
     async def _publish_soon(self, event: Event) -> None:
         try:
             await self._publish((event,))
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever a broker raises: the task has gone on)
             _log.exception("what a task of run %s wanted to publish on %r was not", self.run.run_id, event.topic)
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:

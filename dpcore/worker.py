@@ -117,8 +117,8 @@ class CurrentJob:
         check_event(event)
         if not now:
             at = "" if self.index is None else f"/{self.index}"
-            id = f"{self.run_id}/{self.task}{at}/{len(self._events)}"
-            self._events = (*self._events, msgspec.structs.replace(event, id=id))
+            event_id = f"{self.run_id}/{self.task}{at}/{len(self._events)}"
+            self._events = (*self._events, msgspec.structs.replace(event, id=event_id))
         elif self._line is None:
             raise UnsupportedError("this executor", "streams", "publish before the attempt has ended")
         else:
@@ -327,9 +327,7 @@ def _moved() -> None:
 os.register_at_fork(after_in_child=_moved)
 
 
-def _succeeded(
-    job: Job, result: Ref | Items, began: float, where: str, events: tuple[Event, ...]
-) -> Outcome:
+def _succeeded(job: Job, result: Ref | Items, began: float, where: str, events: tuple[Event, ...]) -> Outcome:
     return Outcome(
         state=State.SUCCEEDED,
         result=result,

@@ -12,6 +12,15 @@ from typing import Any
 from dpcore.hookspecs import hookimpl
 from dpcore.providers import Provider
 
+_BROKERS = (
+    Provider[Any](
+        name="memory",
+        target="dpcore_plugins.brokers.memory:MemoryBroker",
+        summary="events as they are, in this process",
+        capabilities=frozenset({"blocks", "completes", "delay", "groups", "keys", "retains"}),
+    ),
+)
+
 _IO = (
     Provider[Any](
         name="memory",
@@ -56,10 +65,16 @@ _RUN_STORES = (
 
 _TARGETS = {
     target.partition(":")[2]: target
-    for target in (str(provider.target) for provider in (*_IO, *_EXECUTORS, *_RUN_STORES))
+    for target in (str(provider.target) for provider in (*_BROKERS, *_IO, *_EXECUTORS, *_RUN_STORES))
 }
 
 __all__ = tuple(sorted(_TARGETS))
+
+
+@hookimpl
+def dpcore_brokers() -> tuple[Provider[Any], ...]:
+    """Offer the brokers that ship."""
+    return _BROKERS
 
 
 @hookimpl

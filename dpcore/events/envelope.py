@@ -27,6 +27,7 @@ CAUSATION_ID = "causation-id"
 
 VERSION = 1  # of the wire form; it is the first item of the array that an event is there
 
+
 # The garbage collector looks at events too (no gc=False): who raises what an event carries, or puts an event into the
 # payload, makes a circle that goes through it, and the circle would never be freed.  What it costs is that a full
 # collection takes 0.15 us longer for each event that waits somewhere; building one costs the same.

@@ -20,4 +20,15 @@ from dpcore.ports.subscription import Delivery as Delivery
 from dpcore.ports.subscription import Feed as Feed
 from dpcore.ports.subscription import Subscription as Subscription
 
-__all__ = ("Adapter", "Broker", "Delivery", "Feed", "Subscription", "Executor", "IOManager", "Lease", "Line", "RunStore")
+__all__ = (
+    "Adapter",
+    "Broker",
+    "Delivery",
+    "Executor",
+    "Feed",
+    "IOManager",
+    "Lease",
+    "Line",
+    "RunStore",
+    "Subscription",
+)

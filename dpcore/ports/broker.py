@@ -96,7 +96,7 @@ class Broker(Adapter):
     async def topics(self) -> list[str]:
         """Return the topics that were declared or published to, as far as they are known."""
 
-    async def arrange(self, topic: str, interests: Sequence[Interest]) -> None:
+    async def arrange(self, topic: str, interests: Sequence[Interest]) -> None:  # noqa: ARG002
         """Make *topic* known, and the groups that *interests* name; for :meth:`declare`."""
         self.require("groups", f"declare {topic!r}")
 
@@ -110,11 +110,11 @@ class Broker(Adapter):
     async def stop(self, drain: float) -> None:
         """Give readers *drain* seconds to read what is left, and disconnect; called once when it is left."""
 
-    def offer(self, event: Event) -> object:
+    def offer(self, event: Event) -> object:  # noqa: ARG002
         """Take *event* without waiting, and return None; anything else says that it was not taken."""
         return self
 
-    def wanted(self, topic: str) -> bool:
+    def wanted(self, topic: str) -> bool:  # noqa: ARG002
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
         return True
 
@@ -242,7 +242,9 @@ class Broker(Adapter):
         Each gets an event of its own; the list is empty if there is no such topic.
         """
         matching = Pattern(pattern)
-        return [await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)]
+        return [
+            await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)
+        ]
 
     @final
     def publish_from_thread(
@@ -403,9 +405,7 @@ class Broker(Adapter):
         type: Any = None,
     ) -> Subscription:
         """Return a subscription that shares the work with all others of its group: a work queue."""
-        return self.subscribe(
-            *patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type
-        )
+        return self.subscribe(*patterns, group=group, start=start, ack=ack, buffer=buffer, overflow=overflow, type=type)
 
     @final
     async def open_feed(self, interest: Interest) -> Feed:
@@ -453,9 +453,7 @@ def subscription(
     return Subscription(find, interest, ack=ack, fit=None if type is None else PayloadReader(type))
 
 
-def _interest(
-    patterns: tuple[str, ...], group: str | None, start: Start, buffer: int, overflow: Overflow
-) -> Interest:
+def _interest(patterns: tuple[str, ...], group: str | None, start: Start, buffer: int, overflow: Overflow) -> Interest:
     if group is not None and (not isinstance(group, str) or not _GROUP.fullmatch(group)):
         raise ArgumentError("group", group, "letters, digits, '-' and '_', such as 'billing'")
     if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:

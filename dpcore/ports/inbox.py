@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, current_token
 
 from dpcore.errors import BrokerStateError, BufferFullError, PublishTimeoutError
 from dpcore.events import Event
@@ -39,6 +37,7 @@ class Inbox:
         self._idle = anyio.Event()
 
     def put(self, event: Event, timeout: float | None) -> None:
+        """Have *event* published soon; wait for room."""
         with self._room:
             if len(self._events) >= _INBOX and not self._closed:
                 self._wait(event, timeout)
@@ -83,7 +82,7 @@ class Inbox:
         try:
             if broker.offer(event) is not None:
                 await broker.send((event,))
-        except Exception:
+        except Exception:  # whatever a broker raises: there is nobody to raise it to
             _log.exception("event %s of another thread was not published on %r", event.id, event.topic)
             return
         for see in broker.on_published:
@@ -99,16 +98,14 @@ class Inbox:
             await self._idle.wait()
         finally:
             if self._events:
-                _log.error("%d events of other threads were not published, because %r was left", len(self._events), self._broker)
+                _log.error(
+                    "%d events of other threads were not published, because %r was left",
+                    len(self._events),
+                    self._broker,
+                )
 
 
 def _ringer() -> Callable[[Callable[[], None]], object]:
     """Return what has the running event loop call something soon, told from any thread and without waiting."""
-    if "trio" in sys.modules:
-        import trio
-
-        with suppress(RuntimeError):  # it is loaded, and another loop runs
-            return trio.lowlevel.current_trio_token().run_sync_soon
-    import asyncio
-
-    return asyncio.get_running_loop().call_soon_threadsafe
+    loop: Any = current_token().native_token
+    return getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe  # type: ignore[no-any-return]  (trio's, asyncio's)

@@ -71,10 +71,10 @@ class Feed(ABC):
         self.ready.extend(held.event for held in await self.receive(TURN))
         return bool(self.ready)
 
-    def read_by(self, task: int) -> None:
+    def read_by(self, task: int) -> None:  # noqa: B027  (most brokers need not know)
         """Hear which task reads now; for a broker that tells who waits for itself."""
 
-    def freed(self) -> None:
+    def freed(self) -> None:  # noqa: B027  (as above)
         """Hear that an event of :attr:`ready` was read."""
 
 

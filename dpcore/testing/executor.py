@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpcore.errors import UnsupportedError
+from dpcore.events import Event
 from dpcore.jobs import Function, Items, Job, Outcome, Ref, State, Stream
 from dpcore.ports import Executor, IOManager
 from dpcore.testing.suite import Conformance, leftovers
@@ -75,6 +76,10 @@ class Recorder:
         """Count how often it was told, and whether the job had ended by then."""
         self.times += 1
         self.late = self.late or self.ended
+
+    def publish(self, event: Event) -> None:
+        """Refuse: these jobs do not publish."""
+        raise UnsupportedError("this runner", "publish", f"publish on {event.topic!r}")
 
     async def send(self, message: Any) -> None:
         """Refuse: these jobs do not talk."""

@@ -45,7 +45,7 @@ class MemoryBroker(Broker):
         self._feeds: dict[_ReaderFeed | _MemberFeed, None] = {}
         self._left: anyio.Event | None = None
         self._alarm: float | None = None
-        self.offer = self._exchange.offer  # type: ignore[method-assign]  (one call less for each event)
+        self.offer = self._exchange.offer  # type: ignore[method-assign]
         self.wanted = self._exchange.wanted  # type: ignore[method-assign]
 
     async def stop(self, drain: float) -> None:

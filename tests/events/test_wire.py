@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -29,7 +29,9 @@ from dpcore.events import (
 )
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
-FULL = Event("orders.eu.paid", {"id": 7, "when": NOON}, "1-1", NOON.timestamp(), "shop", "Paid", "eu", {"traceparent": "00"})
+FULL = Event(
+    "orders.eu.paid", {"id": 7, "when": NOON}, "1-1", NOON.timestamp(), "shop", "Paid", "eu", {"traceparent": "00"}
+)
 
 SCALARS = (
     st.none()
