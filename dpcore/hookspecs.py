@@ -170,6 +170,28 @@ def dpcore_task_changed(run: Any, task: Any, attempt: int, old: Any, new: Any, o
     """
 
 
+@_hook("observe", isolated=True)
+def dpcore_event_published(event: Any) -> None:
+    """See that this app has published *event*, as its broker has it: with id, time and source.
+
+    Called for every event, in the process of the app that published it, in its event
+    loop: this is the hot path, so do little.  Dead letters are the broker's own, and not
+    told.  The result is ignored.  An exception is logged with the plugin's name, the first
+    as a warning and those after it at debug level, and nothing else comes of it.
+    """
+
+
+@_hook("observe", isolated=True)
+def dpcore_event_settled(event: Any, group: str, settled: str) -> None:
+    """See what became of *event* in a *group*: *settled* is ``ack``, ``nack`` or ``reject``.
+
+    Called for every event that a member in this app has settled, in its event loop: this
+    is the hot path, so do little.  The result is ignored.  An exception is logged with the
+    plugin's name, the first as a warning and those after it at debug level, and nothing
+    else comes of it.
+    """
+
+
 @_hook("live", isolated=False)
 def dpcore_started(app: Any) -> None:
     """Begin: the app has started, and nothing has run on it yet.

@@ -82,7 +82,7 @@ class Inbox:
         try:
             if broker.offer(event) is not None:
                 await broker.send((event,))
-        except Exception:  # whatever a broker raises: there is nobody to raise it to
+        except Exception:  # noqa: BLE001  (whatever a broker raises: there is nobody to raise it to)
             _log.exception("event %s of another thread was not published on %r", event.id, event.topic)
             return
         for see in broker.on_published:
@@ -108,4 +108,5 @@ class Inbox:
 def _ringer() -> Callable[[Callable[[], None]], object]:
     """Return what has the running event loop call something soon, told from any thread and without waiting."""
     loop: Any = current_token().native_token
-    return getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe  # type: ignore[no-any-return]  (trio's, asyncio's)
+    ring: Callable[[Callable[[], None]], object] = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe
+    return ring
