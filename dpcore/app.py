@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from inspect import signature
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -50,7 +51,7 @@ from dpcore.ports.broker import subscription
 from dpcore.ports.runstore import RunHistory, RunRecord
 from dpcore.ports.subscription import Acknowledge
 from dpcore.reactions import REQUESTS, Announcer, Params, Reaction
-from dpcore.runner import Runner
+from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
@@ -500,7 +501,7 @@ class App:
 
     async def run(
         self,
-        *selection: Selector,
+        *selection: Selector | Plan,
         tags: Iterable[str] | None = None,
         root_tasks: Iterable[Selector] | None = None,
         include_upstream: bool = False,
@@ -517,7 +518,7 @@ class App:
     ) -> Result:
         """Run the selected tasks, as :func:`dpcore.plan` selects them, and return what they gave.
 
-        *params* are run parameters by name; *metadata* is handed to the tasks.  With
+        A plan that was made before may be given instead of a selection.  *params* are run parameters by name; *metadata* is handed to the tasks.  With
         *fail_fast* a failure cancels everything else at once; with ``keep="leaves"`` a
         value is freed when its last reader has ended.  A failed run raises
         (:meth:`Result.raise_for_failure`) unless *check* is False.
@@ -540,10 +541,8 @@ class App:
             "from_run": from_run,
             "strict": strict,
         }
-        if len(selection) == 1 and isinstance(selection[0], Plan):
-            plan = selection[0]
-        else:
-            plan = self.plan(*selection, params=params or {}, **arguments)
+        plan = self._planned(selection, params or {}, arguments)
+        written = plan.order if selection and isinstance(selection[0], Plan) else selection
         executor, io, store = await self.executor(), await self.io(), await self.store()
         if not 1 <= executor.slots <= executor.window:
             problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
@@ -561,11 +560,26 @@ class App:
             fail_fast=fail_fast,
             keep=keep,
         )
-        record = self._record(run, selection, arguments, durable="durable" in store.capabilities)
+        record = self._record(run, written, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):
             raise RunExistsError(run.run_id, str(store))
         result = await self._drive(run, record, executor, store, io)
         return result.raise_for_failure() if check else result
+
+    def _planned(
+        self, selection: tuple[Selector | Plan, ...], params: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> Plan:
+        """Plan; a plan that was made before is made again with these *params*, of the tasks that it has."""
+        if not (selection and isinstance(selection[0], Plan)):
+            return self.plan(*cast("tuple[Selector, ...]", selection), params=params, **arguments)
+        given = selection[0]
+        if len(selection) > 1 or any(arguments.values()):
+            raise ArgumentError("selection", given, "alone, because a plan says by itself what is run")
+        plan = self.plan(*given.order, params=params)
+        if plan.id != given.id:
+            wanted = "a plan that its tasks' names select again; this one needs the params= that it was made with, or from_run="
+            raise ArgumentError("selection", given, wanted)
+        return plan
 
     def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
         """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
@@ -584,11 +598,13 @@ class App:
         began = self.clock.monotonic()
         run_changed = self.plugins.observers("dpcore_run_changed")
         task_changed = self.plugins.observers("dpcore_task_changed")
+        publish: Publish = self._publish_of_tasks
         announcer = None
         if (broker := self._made.get("broker")) is not None:  # whoever wants to be told of runs has asked for it before
             announcer = Announcer(broker)
             run_changed = [*run_changed, announcer.run_changed]
             task_changed = [*task_changed, announcer.task_changed]
+            publish = partial(self._publish_of_tasks, announcer=announcer)
         runner = self._runners[run.run_id] = Runner(
             run,
             executor,
@@ -598,7 +614,7 @@ class App:
             self.clock,
             run_changed,
             task_changed,
-            self._publish_of_tasks,
+            publish,
         )
         try:
             if announcer is None:
@@ -610,7 +626,9 @@ class App:
             del self._runners[run.run_id]
         return Result(run, io, self.clock.monotonic() - began, self._folder)
 
-    async def _publish_of_tasks(self, events: Sequence[Event]) -> None:
+    async def _publish_of_tasks(self, events: Sequence[Event], announcer: Announcer | None = None) -> None:
+        if announcer is not None:  # that a task runs is told before what it tells itself
+            await announcer.flush()
         await self.publish_many(events)
 
     async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
@@ -653,7 +671,7 @@ class App:
         return f"{self.clock.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
     def _record(
-        self, run: Run, selection: tuple[Selector, ...], arguments: dict[str, Any], *, durable: bool
+        self, run: Run, selection: Sequence[Selector | Plan], arguments: dict[str, Any], *, durable: bool
     ) -> RunRecord:
         try:
             carried: bytes | None = pickle.dumps((run.params, run.metadata))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dpcore.words import Shown, listed, nearest, printed
+from dpcore.words import Shown, counted, listed, nearest, printed
 
 __all__ = (
     "AdapterImportError",
@@ -839,7 +839,7 @@ class BufferFullError(DpcoreError, BufferError):
 
     def __str__(self) -> str:
         return (
-            f"nothing was published on {self.topic!r}: {self.reader} has no room for more than {self.capacity} events; "
+            f"nothing was published on {self.topic!r}: {self.reader} has no room for more than {counted(self.capacity, 'event')}; "
             "read faster, give it a larger buffer=, or another overflow="
         )
 
@@ -853,7 +853,7 @@ class DeadlockError(DpcoreError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"publishing on {self.topic!r} would wait for ever: {self.reader} holds {self.capacity} events, its most, and "
+            f"publishing on {self.topic!r} would wait for ever: {self.reader} holds {counted(self.capacity, 'event')}, its most, and "
             "only the task that publishes reads there; publish from another task, give it a larger buffer=, or another "
             "overflow="
         )

@@ -185,8 +185,8 @@ def dpcore_event_published(event: Any) -> None:
 def dpcore_event_settled(event: Any, group: str, settled: str) -> None:
     """See what became of *event* in a *group*: *settled* is ``ack``, ``nack`` or ``reject``.
 
-    Called for every event that a member in this app has settled, in its event loop: this
-    is the hot path, so do little.  The result is ignored.  An exception is logged with the
+    Called for every event that a member in this app has settled, in the process of the
+    app, in its event loop: this is the hot path, so do little.  The result is ignored.  An exception is logged with the
     plugin's name, the first as a warning and those after it at debug level, and nothing
     else comes of it.
     """

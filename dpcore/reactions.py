@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import anyio
 import msgspec
 
-from dpcore.errors import ArgumentError, PlanningError, RunExistsError
+from dpcore.errors import ArgumentError, PlanningError, RunExistsError, UnsupportedError
 from dpcore.events import CORRELATION_ID, Event, PayloadReader
 from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
@@ -98,6 +98,7 @@ class Announcer:
         self._broker = broker
         self._untold: deque[tuple[str, msgspec.Struct]] = deque()
         self._wake = anyio.Event()
+        self._turn = anyio.Lock()
         self._left_out = 0
         self._ended = False
 
@@ -150,20 +151,21 @@ class Announcer:
             while True:
                 await self._wake.wait()
                 self._wake = anyio.Event()
-                await self._flush()
+                await self.flush()
                 if self._ended and not self._untold:
                     return
         finally:
             told.set()
 
-    async def _flush(self) -> None:
-        """Publish what is there."""
-        while self._untold:
-            topic, told = self._untold.popleft()
-            await self._publish(topic, told)
-        if self._left_out:
-            _log.warning("%d changes of tasks were not told, because the broker took too long", self._left_out)
-            self._left_out = 0
+    async def flush(self) -> None:
+        """Publish what is there, in order."""
+        async with self._turn:
+            while self._untold:
+                topic, told = self._untold.popleft()
+                await self._publish(topic, told)
+            if self._left_out:
+                _log.warning("%d changes of tasks were not told, because the broker took too long", self._left_out)
+                self._left_out = 0
 
     async def _publish(self, topic: str, told: Any) -> None:
         headers = {CORRELATION_ID: told.correlation_id} if told.correlation_id else None
@@ -267,11 +269,10 @@ class Reaction:
     ) -> None:
         self.name = name
         """What it is called in logs; its group is made of it."""
-        self.started = 0
-        """How many runs it has started."""
         self._app, self._subscription = app, subscription
         self._selection, self._arguments, self._params = selection, arguments, params
         self._limit = limit
+        self._running: dict[str, anyio.Event] = {}
         self._scope = anyio.CancelScope()
         self._listening = anyio.Event()
         self._error: Exception | None = None
@@ -316,10 +317,21 @@ class Reaction:
         try:
             problem = await self._run(delivery)
             await (delivery.reject(problem) if problem else delivery.ack())
-        except Exception:  # noqa: BLE001  (a broker's or a user's: it is logged)
-            _log.exception("%r could not settle event %s", self, delivery.event.id)
+        except Exception:  # noqa: BLE001  (a store's or a broker's: another attempt may do better)
+            _log.exception("%r: event %s on %r goes back", self, delivery.event.id, delivery.event.topic)
+            await self._give_back(delivery)
         finally:
             places.release()
+
+    async def _give_back(self, delivery: Delivery) -> None:
+        if delivery.settled:
+            return
+        try:
+            await delivery.nack(delay=min(60.0, 2.0**delivery.attempt))
+        except UnsupportedError:
+            await delivery.nack()
+        except Exception:  # noqa: BLE001  (the broker's: it goes back when the subscription is left)
+            _log.exception("%r could not give event %s back", self, delivery.event.id)
 
     async def _run(self, delivery: Delivery) -> str:
         """Run what the event asks for; return why not, if it asks for nothing that can be."""
@@ -330,6 +342,18 @@ class Reaction:
             _log.exception("%r: event %s on %r starts no run", self, event.id, event.topic)
             return f"no run can be made of it: {described(error)}"
         run_id = arguments.pop("run_id") or _run_id(self.name, event)
+        if run_id in self._running:  # the same event, delivered again while its run goes on
+            await self._running[run_id].wait()
+            return ""
+        ended = self._running[run_id] = anyio.Event()
+        try:
+            return await self._start(delivery, run_id, selection, arguments)
+        finally:
+            del self._running[run_id]
+            ended.set()
+
+    async def _start(self, delivery: Delivery, run_id: str, selection: Sequence[Any], arguments: dict[str, Any]) -> str:
+        event = delivery.event
         for again in ("", f"-{delivery.attempt}"):
             try:
                 await self._app.run(*selection, **arguments, run_id=run_id + again, check=False)
@@ -340,7 +364,6 @@ class Reaction:
             except (ArgumentError, PlanningError) as error:
                 _log.error("%r: event %s on %r starts no run: %s", self, event.id, event.topic, error)
                 return f"no run can be made of it: {described(error)}"
-            self.started += 1
             return ""
         return ""
 

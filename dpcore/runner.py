@@ -33,7 +33,7 @@ from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import RunRecord, TaskChange
 from dpcore.runs import Change, Run, Start
 
-__all__ = ("Runner",)
+__all__ = ("Publish", "Runner")
 
 _log = logging.getLogger("dpcore.runner")
 

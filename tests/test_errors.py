@@ -14,6 +14,51 @@ from dpcore.errors import *  # noqa: F403
 
 EXAMPLES = [
     (
+        errors.BrokerStateError("MemoryBroker", "was left"),
+        RuntimeError,
+        "broker MemoryBroker was left; it is used inside of: async with App(...) or async with broker",
+    ),
+    (
+        errors.BrokerLostError("MultiprocessBroker", "its hub has ended"),
+        ConnectionError,
+        "broker MultiprocessBroker is gone: its hub has ended; what was being published may or may not have been taken, so publish it again where a repetition does no harm",
+    ),
+    (
+        errors.TopicCompletedError("orders.eu"),
+        ValueError,
+        "topic 'orders.eu' was completed, so nothing was published; publish on another, or complete it later",
+    ),
+    (
+        errors.BufferFullError("orders.eu", "group 'billing'", 10),
+        BufferError,
+        "nothing was published on 'orders.eu': group 'billing' has no room for more than 10 events; read faster, give it a larger buffer=, or another overflow=",
+    ),
+    (
+        errors.DeadlockError("orders.eu", "a subscription to 'orders.*'", 1),
+        RuntimeError,
+        "publishing on 'orders.eu' would wait for ever: a subscription to 'orders.*' holds 1 event, its most, and only the task that publishes reads there; publish from another task, give it a larger buffer=, or another overflow=",
+    ),
+    (
+        errors.PublishTimeoutError("orders.eu", 2.5),
+        TimeoutError,
+        "nothing was published on 'orders.eu' within 2.5 seconds, because a reader has no room; read faster, or give a longer timeout=",
+    ),
+    (
+        errors.SubscriptionError(("orders.*", "mail"), "was left", "subscribe once more"),
+        RuntimeError,
+        "the subscription to 'orders.* | mail' was left; subscribe once more",
+    ),
+    (
+        errors.DeliveryError("1f-7", "orders.eu", "was acked before"),
+        RuntimeError,
+        "the delivery of event 1f-7 on 'orders.eu' was acked before; settle each delivery once, in time",
+    ),
+    (
+        errors.GroupSettingsError("billing", 10, "block", 20, "error"),
+        ValueError,
+        "group 'billing' has buffer=10 and overflow='block' already, and was asked for with buffer=20 and overflow='error'; all of its members give the same, or none",
+    ),
+    (
         errors.ArgumentError("keep", "x", "'all' or 'leaves'"),
         ValueError,
         "keep='x' must be 'all' or 'leaves'",

@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from dpcore import App
 from dpcore.config import AdapterString, Config, Level, Secret, Value
 from dpcore.errors import (
     AdapterImportError,
@@ -548,6 +549,25 @@ def test_hook_task_changed_may_take_everything_or_nothing():
     for observe in alone(All(), Nothing()).observers("dpcore_task_changed"):
         observe(1, 2, 3, 4, 5, 6)
     assert seen == [(1, 2, 3, 4, 5, 6), ()]
+
+
+@pytest.mark.anyio
+async def test_hook_event_published_and_event_settled_see_each_event_once():
+    seen = []
+
+    class Watching:
+        def dpcore_event_published(self, event):
+            seen.append(("published", event.data))
+
+        def dpcore_event_settled(self, settled, group, event):
+            seen.append((settled, group, event.data))
+
+    async with App(plugins=Plugins(Watching(), autoload=False)) as app:
+        await app.publish("a", 1)
+        await app.publish_many("a", [2, 3])
+        async with app.consume("a", group="g") as events:
+            assert [(await anext(events)).data for _ in range(3)] == [1, 2, 3]
+    assert seen == [*(("published", number) for number in (1, 2, 3)), *(("ack", "g", number) for number in (1, 2, 3))]
 
 
 def test_the_list_of_observers_is_one_and_is_kept_up_to_date():
