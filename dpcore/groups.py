@@ -192,6 +192,26 @@ class Member:
                 found, seq = shard, first.seq
         return found
 
+    def swap(self, done: Held | None) -> Entry | None:
+        """Ack *done* and take the next event, if that is simple; None, and nothing has happened, if it is not."""
+        if len(self.shards) != 1 or self.gone:
+            return None
+        shard = self.shards[0]
+        if shard.returned or not shard.queue or shard.queue[0].event.key is not None:
+            return None
+        if done is not None:
+            assert isinstance(done, Entry)
+            if done.event.key is not None or done.shard is not shard or self.out.pop(done.seq, None) is None:
+                return None
+            if shard.waiting:
+                shard.release(1)
+            else:
+                shard.count -= 1
+        entry = shard.queue.popleft()
+        entry.member = self
+        self.out[entry.seq] = entry
+        return entry
+
     def waits(self, wake: Callable[[], None] | None) -> None:
         """Have *wake* called, once, when there may be something to take; None takes it back."""
         self.wake = wake

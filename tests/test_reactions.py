@@ -332,12 +332,15 @@ async def test_a_pattern_starts_a_run_for_each_topic_and_the_runs_go_side_by_sid
 async def test_no_more_runs_than_the_limit_go_at_once():
     tasks = Registry()
     running, most = [], []
+    two = anyio.Event()
 
     @tasks.task
     async def report():
         running.append(1)
         most.append(len(running))
-        await anyio.lowlevel.checkpoint()
+        if len(running) == 2:
+            two.set()
+        await two.wait()
         running.pop()
 
     async with App(tasks) as app, app.subscribe("$run.finished") as runs:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count, repeat
+from operator import attrgetter
 from typing import Any
 from weakref import WeakSet
 
@@ -150,11 +151,14 @@ class Ids:
 
     def renew(self) -> None:
         """Begin again under another prefix."""
-        # All of it runs in C, which is half of the time that a method takes; and so no thread comes in between.
-        self.next = map(f"{os.urandom(8).hex()}-".__add__, map(str, count(_FIRST))).__next__
+        # All of it runs in C, and a thousand ids have their beginning made once: a fifth of the time that a method takes,
+        # and no thread comes in between.
+        blocks = map(f"{os.urandom(8).hex()}-".__add__, map(str, count(_FIRST_BLOCK)))
+        self.next = chain.from_iterable(map(map, map(attrgetter("__add__"), blocks), repeat(_ENDINGS))).__next__
 
 
-_FIRST = 10**14  # as many digits as the last of 900 million million
+_FIRST_BLOCK = 10**11  # with three digits more, as many as the last of 900 million million
+_ENDINGS = tuple(f"{number:03}" for number in range(1000))
 
 _ALIVE: WeakSet[Ids] = WeakSet()
 

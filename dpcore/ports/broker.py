@@ -110,9 +110,12 @@ class Broker(Adapter):
     async def stop(self, drain: float) -> None:
         """Give readers *drain* seconds to read what is left, and disconnect; called once when it is left."""
 
-    def offer(self, event: Event) -> object:  # noqa: ARG002
-        """Take *event* without waiting, and return None; anything else says that it was not taken."""
-        return self
+    offer: Callable[[Event], object] | None = None
+    """Takes an event without waiting, and returns None; anything else says that it was not taken.
+
+    A broker that can sets it in :meth:`start`.  What is no topic it refuses
+    (:func:`dpcore.topics.check_topic`), which is not looked at before.
+    """
 
     def wanted(self, topic: str) -> bool:  # noqa: ARG002
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
@@ -190,10 +193,10 @@ class Broker(Adapter):
             await self._turn()
         plain, offer, watch, source, next_id, time = self._hot
         if plain and key is None and headers is None and not type and topic.__class__ is str:
-            event = Event(check_topic(topic), data, next_id(), time(), source)
+            event = Event(topic if offer is not None else check_topic(topic), data, next_id(), time(), source)
         else:
             event = self._stamped(topic, data, key, headers, type)
-        if offer(event) is not None:
+        if offer is None or offer(event) is not None:
             await self._send((event,), timeout)
         if watch:
             for see in watch:

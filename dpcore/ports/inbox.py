@@ -80,7 +80,7 @@ class Inbox:
     async def _publish(self, event: Event) -> None:
         broker = self._broker
         try:
-            if broker.offer(event) is not None:
+            if broker.offer is None or broker.offer(event) is not None:
                 await broker.send((event,))
         except Exception:  # noqa: BLE001  (whatever a broker raises: there is nobody to raise it to)
             _log.exception("event %s of another thread was not published on %r", event.id, event.topic)

@@ -71,6 +71,10 @@ class Feed(ABC):
         self.ready.extend(held.event for held in await self.receive(TURN))
         return bool(self.ready)
 
+    def swap(self, done: Held | None) -> Held | None:  # noqa: ARG002
+        """Ack *done* and take the next event, both without waiting; None, and nothing has happened, if that cannot be."""
+        return None
+
     def read_by(self, task: int) -> None:  # noqa: B027  (most brokers need not know)
         """Hear which task reads now; for a broker that tells who waits for itself."""
 
@@ -163,7 +167,11 @@ class Subscription:
         self._ready: deque[Event] = deque()
         self._waiting: Sized = ()
         self._turns = 0
-        self._hand: dict[int, tuple[Held, Delivery | None]] = {}
+        self._swap: Callable[[Held | None], Held | None] | None = None
+        self._current: Held | None = None  # the event that was given last, one by one
+        self._hand: dict[
+            int, tuple[Held, Delivery | None]
+        ] = {}  # those of a list, and those to be settled by the reader
         self._unfit, self._misfit = 0, ""
         self._left = False
 
@@ -178,6 +186,8 @@ class Subscription:
         self._feed = feed = await broker.open_feed(self.interest)
         self._watch = broker.on_settled
         self._ready, self._waiting = feed.ready, feed.waiting
+        if self.interest.group is not None and self._ack == "auto" and self._fit is None:
+            self._swap = feed.swap
         return self
 
     async def __aexit__(
@@ -189,7 +199,7 @@ class Subscription:
         how: Settled = "ack" if kind is None and self._ack == "auto" else "nack"
         with anyio.move_on_after(_LEAVING, shield=True) as scope:
             try:
-                if self._hand:
+                if self._hand or self._current is not None:
                     await self._settle_hand(how, "given back when its subscription was left")
             finally:
                 await feed.close()
@@ -222,6 +232,12 @@ class Subscription:
                 return event
             if (fitted := self._fitted(event)) is not None:
                 return fitted
+        elif self._swap is not None and self._turns > 0 and not (self._hand or self._watch):
+            held = self._swap(self._current)
+            if held is not None:
+                self._turns -= 1
+                self._current = held
+                return held.event
         return await (self._next() if self.interest.group is None else self._next_held())
 
     async def _next(self) -> Event:
@@ -249,9 +265,10 @@ class Subscription:
 
     async def _next_held(self) -> Event:
         while held := await self._receive(1):
-            self._hand[id(held[0])] = (held[0], None)
             if (fitted := self._fitted(held[0].event)) is not None:
+                self._current = held[0]
                 return fitted
+            self._hand[id(held[0])] = (held[0], None)
             await self._reject_unfit(held[0])
         raise StopAsyncIteration
 
@@ -321,7 +338,7 @@ class Subscription:
 
     async def _receive(self, limit: int) -> Sequence[Held]:
         feed = self._opened()
-        if self._hand and self._ack == "auto":
+        if self._ack == "auto" and (self._current is not None or self._hand):
             await self._settle_hand("ack", "acked when the next was asked for")
         if self._turns <= 0:
             await checkpoint()
@@ -341,7 +358,9 @@ class Subscription:
 
     async def _settle_hand(self, how: Settled, done: str) -> None:
         hand = self._hand
-        await self._settle([Settlement(held, how) for held, _ in hand.values()])
+        current = () if self._current is None else (Settlement(self._current, how),)
+        await self._settle([*current, *(Settlement(held, how) for held, _ in hand.values())])
+        self._current = None
         for _, delivery in hand.values():
             if delivery is not None:
                 delivery._end(done)
