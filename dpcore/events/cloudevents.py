@@ -117,7 +117,7 @@ def _attributes(event: Event) -> dict[str, str]:
         )
     attributes = {"specversion": _SPECVERSION, "id": event.id, "source": event.source, "type": event.type or _UNTYPED}
     if event.time:
-        attributes["time"] = _written_time(event.time)
+        attributes["time"] = f"{datetime.fromtimestamp(event.time, UTC).replace(tzinfo=None).isoformat()}Z"
     attributes["topic"] = event.topic
     if event.key is not None:
         attributes["partitionkey"] = event.key
@@ -146,13 +146,6 @@ def _extensions(headers: Headers) -> dict[str, str]:
 
 def _is_sound(text: str) -> bool:
     return bool(text) and not _FORBIDDEN.search(text)
-
-
-def _written_time(time: float) -> str:
-    try:
-        return f"{datetime.fromtimestamp(time, UTC).replace(tzinfo=None).isoformat()}Z"
-    except (OverflowError, ValueError, OSError):
-        raise CloudEventError("write", f"its time {time} is in no year of UTC's calendar") from None
 
 
 def _content(event: Event) -> tuple[str | None, Any]:
@@ -318,7 +311,9 @@ def _read_time(text: str | None) -> float:
         return 0.0
     try:
         found: datetime = msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)])
-        return found.timestamp()
+        if (time := found.timestamp()) < 0:
+            raise ValueError("it is before 1970")
+        return time
     except SENSELESS as error:
         raise CloudEventError("read", f"its 'time' is {printed(text)}: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -67,7 +67,7 @@ EVENTS = st.builds(
 @settings(deadline=None, max_examples=200)
 @given(event=EVENTS)
 @example(event=FULL)
-@example(event=Event("a", b"", "1", None, "s"))
+@example(event=Event("a", b"", "1", 0.0, "s"))
 def test_an_event_is_the_same_when_it_has_been_a_cloudevent(mode, event):
     assert from_cloudevent(*to_cloudevent(event, mode)) == event
 
@@ -107,7 +107,7 @@ def test_the_binary_mode_is_headers_in_ascii_and_the_payload_itself():
 
 
 def test_what_is_not_given_is_not_said():
-    headers, body = to_cloudevent(Event("a.b", None, "1", None, "s"), "binary")
+    headers, body = to_cloudevent(Event("a.b", None, "1", 0.0, "s"), "binary")
     assert headers == {
         "ce-specversion": "1.0",
         "ce-id": "1",
@@ -324,6 +324,7 @@ BAD_DOCUMENTS = [
     ({"time": "noon"}, "its 'time' is 'noon': Invalid RFC3339 encoded datetime"),
     ({"time": "2026-01-01T00:00:00"}, "its 'time' is '2026-01-01T00:00:00': "),
     ({"time": "0001-01-01T00:00:00+02:00"}, "its 'time' is '0001-01-01T00:00:00+02:00': "),
+    ({"time": "1969-12-31T23:59:59Z"}, "its 'time' is '1969-12-31T23:59:59Z': it is before 1970"),
     ({"data_base64": "!"}, "its 'data_base64' is no base64: "),
     ({"data_base64": 7}, "its 'data_base64' is no base64: "),
     ({"data_base64": "aGk=", "data": 1}, "it has both 'data' and 'data_base64'"),
@@ -431,10 +432,6 @@ def test_any_document_is_an_event_or_a_cloudevent_error(document):
         ({"topic": ""}, "its topic is ''; it must be text without control characters, and not empty"),
         ({"key": ""}, "its partitionkey is ''; it must be text without control characters, and not empty"),
         ({"key": "a\n"}, "its partitionkey is 'a\\n'; it must be text without control characters, and not empty"),
-        (
-            {"time": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))},
-            "its time 0001-01-01 00:00:00+02:00 is no year of UTC's calendar",
-        ),
         (
             {"headers": {"datacontenttype": "text/plain"}},
             "its header 'datacontenttype' is 'text/plain', and its payload neither str nor bytes but {'id': 7, 'tags': ['a', None]}",
