@@ -21,9 +21,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance", "RunTasks")
+__all__ = (
+    "BrokerConformance",
+    "ExecutorConformance",
+    "FakeClock",
+    "IOManagerConformance",
+    "RunStoreConformance",
+    "RunTasks",
+)
 
 _HOMES = {
+    "BrokerConformance": "broker",
     "ExecutorConformance": "executor",
     "FakeClock": "clock",
     "IOManagerConformance": "io",

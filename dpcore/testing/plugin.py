@@ -16,6 +16,7 @@ __all__ = ("dp_app", "dp_clock", "run_tasks")
 # So that a promise that is broken shows the values, as in a test module.
 pytest.register_assert_rewrite(
     "dpcore.testing.suite",
+    "dpcore.testing.broker",
     "dpcore.testing.io",
     "dpcore.testing.executor",
     "dpcore.testing.runstore",

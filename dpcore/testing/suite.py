@@ -138,6 +138,11 @@ class Writers:
         self._into.flush()
         return self._read("pid")[-1]
 
+    def start_and_hear(self, said: int) -> list[int]:
+        """Fork one, and return what it says first, so many numbers."""
+        self.start()
+        return [self._read("said")[-1] for _ in range(said)]
+
     def run(self) -> list[int]:
         """Fork one, let it end, and return what it said."""
         self.start()

@@ -7,7 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from dpcore.errors import BrokerStateError
-from dpcore.testing import FakeClock
+from dpcore.testing import BrokerConformance, FakeClock
 from dpcore_plugins import MemoryBroker
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +66,8 @@ async def test_its_topics_are_asked_for_while_it_is_entered():
             await broker.topics()
         async with broker:
             assert await broker.topics() == []
+
+
+class TestMemoryBroker(BrokerConformance):
+    def make(self, tmp_path):
+        return MemoryBroker()
