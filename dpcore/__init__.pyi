@@ -16,7 +16,9 @@ from dpcore.ports import Executor as Executor
 from dpcore.ports import IOManager as IOManager
 from dpcore.ports import Lease as Lease
 from dpcore.ports import Line as Line
+from dpcore.ports import Queue as Queue
 from dpcore.ports import RunStore as RunStore
+from dpcore.ports import Tally as Tally
 from dpcore.ports.runstore import EXISTING as EXISTING
 from dpcore.ports.runstore import Document as Document
 from dpcore.ports.runstore import Fence as Fence
@@ -48,12 +50,14 @@ __all__ = (
     "Plan",
     "Plugins",
     "Provider",
+    "Queue",
     "Ref",
     "Registry",
     "Result",
     "Run",
     "RunStore",
     "State",
+    "Tally",
     "Task",
     "current_job",
     "hookimpl",
