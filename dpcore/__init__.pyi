@@ -29,8 +29,10 @@ from dpcore.ports import Feed as Feed
 from dpcore.ports import IOManager as IOManager
 from dpcore.ports import Lease as Lease
 from dpcore.ports import Line as Line
+from dpcore.ports import Queue as Queue
 from dpcore.ports import RunStore as RunStore
 from dpcore.ports import Subscription as Subscription
+from dpcore.ports import Tally as Tally
 from dpcore.ports.runstore import EXISTING as EXISTING
 from dpcore.ports.runstore import Document as Document
 from dpcore.ports.runstore import Fence as Fence
@@ -71,6 +73,7 @@ __all__ = (
     "Plan",
     "Plugins",
     "Provider",
+    "Queue",
     "Reader",
     "Ref",
     "Registry",
@@ -82,6 +85,7 @@ __all__ = (
     "Shard",
     "State",
     "Subscription",
+    "Tally",
     "Task",
     "current_job",
     "from_cloudevent",

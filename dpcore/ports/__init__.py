@@ -4,7 +4,7 @@ Every port is two layers.  The abstract methods, five at the most, are what an
 adapter writes; the final public methods are built on them here, once, so that no
 adapter checks an id, orders a list or words an error again.  Three rules:
 
-- what the event loop calls is async (:class:`Executor`, :class:`RunStore`);
+- what the event loop calls is async (:class:`Executor`, :class:`Queue`, :class:`RunStore`);
 - what runs beside the task is plain (:class:`IOManager`);
 - hooks never wait.
 """
@@ -14,6 +14,8 @@ from dpcore.ports.broker import Broker as Broker
 from dpcore.ports.executor import Executor as Executor
 from dpcore.ports.executor import Line as Line
 from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.queue import Queue as Queue
+from dpcore.ports.queue import Tally as Tally
 from dpcore.ports.runstore import Lease as Lease
 from dpcore.ports.runstore import RunStore as RunStore
 from dpcore.ports.subscription import Delivery as Delivery
@@ -29,6 +31,8 @@ __all__ = (
     "IOManager",
     "Lease",
     "Line",
+    "Queue",
     "RunStore",
     "Subscription",
+    "Tally",
 )

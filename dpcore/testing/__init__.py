@@ -21,12 +21,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance", "RunTasks")
+__all__ = (
+    "ExecutorConformance",
+    "FakeClock",
+    "IOManagerConformance",
+    "QueueConformance",
+    "RunStoreConformance",
+    "RunTasks",
+)
 
 _HOMES = {
     "ExecutorConformance": "executor",
     "FakeClock": "clock",
     "IOManagerConformance": "io",
+    "QueueConformance": "queue",
     "RunStoreConformance": "runstore",
     "RunTasks": "fixtures",
 }

@@ -2,6 +2,14 @@ from dpcore.testing.clock import FakeClock as FakeClock
 from dpcore.testing.executor import ExecutorConformance as ExecutorConformance
 from dpcore.testing.fixtures import RunTasks as RunTasks
 from dpcore.testing.io import IOManagerConformance as IOManagerConformance
+from dpcore.testing.queue import QueueConformance as QueueConformance
 from dpcore.testing.runstore import RunStoreConformance as RunStoreConformance
 
-__all__ = ("ExecutorConformance", "FakeClock", "IOManagerConformance", "RunStoreConformance", "RunTasks")
+__all__ = (
+    "ExecutorConformance",
+    "FakeClock",
+    "IOManagerConformance",
+    "QueueConformance",
+    "RunStoreConformance",
+    "RunTasks",
+)

@@ -19,6 +19,9 @@ pytest.register_assert_rewrite(
     "dpcore.testing.io",
     "dpcore.testing.executor",
     "dpcore.testing.runstore",
+    "dpcore.testing.queue",
+    "dpcore.testing.queue_processes",
+    "dpcore.testing.queue_users",
     "dpcore.testing.machines",
 )
 
