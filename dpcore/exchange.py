@@ -362,7 +362,7 @@ class Exchange:
     def complete(self, name: str) -> None:
         """Say that nothing more will be published to topic *name*."""
         topic = self._current(name)
-        topic.completed = topic.guarded = topic.declared = True
+        topic.completed = topic.guarded = True
         topic.sole = None
         for reader in topic.readers:
             if reader.open is not None:
