@@ -130,7 +130,9 @@ class Exchange:
 
     *retain* events of each topic are kept for those who come later, *total* at the
     most of all topics together; an event of a group that is not acked after
-    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Beyond 100,000
+    topics those that were seen first are forgotten, but for declared ones: with what was
+    retained of them, and that they were completed.
     """
 
     def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
