@@ -7,6 +7,7 @@ below it:
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
 ``app``               a registry joined to the adapters that run it; ``run()``
+``reactions``         events that start runs, and events that tell of runs
 ``runner``            drives one run on one executor
 ``worker``            the worker's side: does one job, and never raises
 ``plugins``           finding plugins, and adapters in them
@@ -16,7 +17,9 @@ below it:
 ``ports``             what an adapter implements
 ``providers``         the record by which an adapter is offered
 ``runs``              what to start next, and what an outcome means
+``exchange``          who gets which event, and what is kept of the past
 ``plans``             which tasks a run needs, and in what order
+``groups``            readers that share the work: order, redelivery, dead letters
 ``tasks``             functions registered under a name
 ``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
