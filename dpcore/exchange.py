@@ -326,7 +326,7 @@ class Exchange:
         if group is None:
             group = Group(name, interest.buffer, interest.overflow, self.max_deliveries, self.bury)
             self.groups[name] = group
-        elif (group.buffer, group.overflow) != (interest.buffer, interest.overflow):
+        elif any(getattr(group, setting) != getattr(interest, setting) for setting in interest.said):
             raise GroupSettingsError(name, group.buffer, group.overflow, interest.buffer, interest.overflow)
         if patterns not in group.interests:
             self._widen(group, patterns, interest.start)
