@@ -66,7 +66,9 @@ def test_where_nobody_listens_there_is_nothing_to_publish_to(command):
 
 def test_what_is_published_is_followed(command, start, hub):
     tail = start("tail", "orders.**", "--broker", hub, "--json", "-n", "3", "--from-start")
-    command("publish", "orders.eu.paid", '{"id": 7}', "--broker", hub, "--key", "eu", "--type", "Paid", "--header", "a=b")
+    command(
+        "publish", "orders.eu.paid", '{"id": 7}', "--broker", hub, "--key", "eu", "--type", "Paid", "--header", "a=b"
+    )
     command("publish", "mail", "no order", "--text", "--broker", hub)
     first = command("publish", "orders", "--broker", hub).stdout.strip()
     command("publish", "orders.us", "-", "--broker", hub, input="[1, 2]\n3\n")
