@@ -130,7 +130,9 @@ class Exchange:
 
     *retain* events of each topic are kept for those who come later, *total* at the
     most of all topics together; an event of a group that is not acked after
-    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Beyond 100,000
+    topics those that were seen first are forgotten, but for declared ones: with what was
+    retained of them, and that they were completed.
     """
 
     def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
@@ -324,7 +326,7 @@ class Exchange:
         if group is None:
             group = Group(name, interest.buffer, interest.overflow, self.max_deliveries, self.bury)
             self.groups[name] = group
-        elif (group.buffer, group.overflow) != (interest.buffer, interest.overflow):
+        elif any(getattr(group, setting) != getattr(interest, setting) for setting in interest.said):
             raise GroupSettingsError(name, group.buffer, group.overflow, interest.buffer, interest.overflow)
         if patterns not in group.interests:
             self._widen(group, patterns, interest.start)
@@ -362,7 +364,7 @@ class Exchange:
     def complete(self, name: str) -> None:
         """Say that nothing more will be published to topic *name*."""
         topic = self._current(name)
-        topic.completed = topic.guarded = topic.declared = True
+        topic.completed = topic.guarded = True
         topic.sole = None
         for reader in topic.readers:
             if reader.open is not None:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from dpcore.errors import TopicError
 from dpcore.events import Event
-from dpcore.topics import matches
+from dpcore.topics import check_topic, matches
 
 __all__ = ("Group", "Held", "Interest", "Member", "Overflow", "Settled", "Settlement", "Shard", "Start")
 
@@ -23,7 +24,8 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription asks of a broker.
 
     *buffer* is how many events wait for it at the most, *overflow* what is done
-    with more; a group takes both from whoever made it.
+    with more; a group takes both from whoever made it.  *said* names those of the two
+    that were asked for, which a group that exists must have.
     """
 
     patterns: tuple[str, ...]
@@ -31,6 +33,7 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
     start: Start = "new"
     buffer: int = 1024
     overflow: Overflow = "drop_oldest"
+    said: tuple[str, ...] = ()
 
 
 class Held(msgspec.Struct):
@@ -239,7 +242,8 @@ class Member:
         for settlement in settlements:
             entry = settlement.held
             assert isinstance(entry, Entry)
-            if self.out.pop(entry.seq, None) is not None:
+            if self.out.get(entry.seq) is entry:  # not a later delivery of the same event
+                del self.out[entry.seq]
                 self.group.settled(entry, settlement, now)
 
     def leave(self, now: float) -> None:
@@ -443,5 +447,12 @@ def _dead(entry: Entry, group: str, reason: str) -> Event:
         "dead-letter-attempts": str(entry.attempt),
     }
     return msgspec.structs.replace(
-        event, topic=f"$dead.{group}.{event.topic}", id=f"{event.id}-dead-{group}", headers=headers
+        event, topic=_dead_topic(group, event.topic), id=f"{event.id}-dead-{group}", headers=headers
     )
+
+
+def _dead_topic(group: str, topic: str) -> str:
+    try:
+        return check_topic(f"$dead.{group}.{topic}")
+    except TopicError:  # it is too long with what is put before it; a header has it whole
+        return f"$dead.{group}"

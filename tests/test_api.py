@@ -76,7 +76,7 @@ def test_every_public_name_and_the_errors_are_found_at_the_package():
         getattr(dpcore, "Nope")  # noqa: B009
 
 
-@pytest.mark.parametrize("package", ["dpcore", "dpcore.testing"])
+@pytest.mark.parametrize("package", ["dpcore", "dpcore.events", "dpcore.ports", "dpcore.testing"])
 def test_what_type_checkers_read_of_a_package_is_what_python_finds(package):
     module = importlib.import_module(package)
     stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -30,7 +31,10 @@ __all__ = ("Broker", "subscription")
 
 _TURN = 256  # events that are published before others on the loop have their turn
 _BUFFER, _GROUP_BUFFER = 1024, 10_000
+_LEAVING = 5.0  # seconds that a broker may take to end, beside those in which it drains
 _GROUP = re.compile(r"[\w-]{1,64}")
+
+_log = logging.getLogger("dpcore.broker")
 
 
 class Broker(Adapter):
@@ -50,7 +54,7 @@ class Broker(Adapter):
 
     - ``groups``: subscriptions that share the work, with ack, nack and dead letters;
     - ``delay``: a nack may name the seconds after which the event is delivered again;
-    - ``keys``: within a group, events of one key are worked on one after the other;
+    - ``keys``: within a group, events of one key are worked on one after the other; without, no event has a key;
     - ``retains``: events are kept for those who subscribe later (``start="earliest"``);
     - ``completes``: a topic may be completed;
     - ``blocks``: a publisher waits for room (overflow ``"block"``), or is told that there is none (``"error"``);
@@ -76,6 +80,9 @@ class Broker(Adapter):
     """Called with each event that was published here."""
     on_settled: Sequence[Callable[[Event, str, str], None]] = ()
     """Called with each event that was settled here, its group, and how."""
+
+    address: str | None = None
+    """The string by which other processes select this very broker, once it is entered; with ``processes``."""
 
     source: str = f"dpcore://{socket.gethostname()}/{os.getpid()}"
     """What the events that are published here name as their source."""
@@ -155,8 +162,10 @@ class Broker(Adapter):
             with anyio.move_on_after(drain):
                 await self._inbox.close()
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(drain + _LEAVING, shield=True) as scope:
                 await self.stop(drain)
+            if scope.cancelled_caught:
+                _log.warning("broker %s was not left within %g seconds, and is given up", self, drain + _LEAVING)
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
 
@@ -247,6 +256,7 @@ class Broker(Adapter):
 
         Each gets an event of its own; the list is empty if there is no such topic.
         """
+        self.tasks  # noqa: B018  (raises if it is not entered)
         matching = Pattern(pattern)
         return [
             await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)
@@ -285,7 +295,7 @@ class Broker(Adapter):
         plain, _, _, source, next_id, time = self._hot
         event = Event(check_topic(topic), data, next_id(), time(), source, kind, key, headers)
         if key is not None or headers is not None or kind:
-            event = _checked(event)
+            event = self._checked(event)
         return event if plain else strict(event)
 
     def _completed(self, event: Event, data: Any) -> Event:
@@ -295,7 +305,7 @@ class Broker(Adapter):
         check_topic(event.topic)
         plain, _, _, source, next_id, time = self._hot
         event = msgspec.structs.replace(
-            _checked(event),
+            self._checked(event),
             id=event.id or next_id(),
             time=event.time or time(),
             source=event.source or source,
@@ -320,10 +330,17 @@ class Broker(Adapter):
         plain, _, _, source, next_id, time = self._hot
         now = time()
         if key is not None or headers is not None or kind:
-            headers = _checked(Event(topic, None, "", now, source, kind, key, headers)).headers
+            headers = self._checked(Event(topic, None, "", now, source, kind, key, headers)).headers
         check_topic(topic)
         events = [Event(topic, one, next_id(), now, source, kind, key, headers) for one in data]
         return events if plain else [strict(event) for event in events]
+
+    def _checked(self, event: Event) -> Event:
+        """Return *event* with headers of its own, if what the caller gave is right and can be had here."""
+        check_event(event)
+        if event.key is not None:
+            self.require("keys", f"keep the events of key {event.key!r} in order")
+        return event if event.headers is None else msgspec.structs.replace(event, headers=dict(event.headers))
 
     async def _send(self, events: Sequence[Event], timeout: float | None) -> None:
         if timeout is None:
@@ -342,13 +359,15 @@ class Broker(Adapter):
         topic: str,
         groups: Iterable[str] = (),
         *,
-        buffer: int = _GROUP_BUFFER,
-        overflow: Overflow = "block",
+        buffer: int | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         """Make *topic* known, and make *groups* that read it, before anybody has published or reads.
 
         From now on nothing that such a group has not acked is dropped: where *buffer*
-        events wait, *overflow* says what a publisher does.
+        events wait, 10,000 by default, *overflow* says what is done, by default ``"block"``.
+        A group that exists keeps its own; asking for others is a
+        :class:`~dpcore.errors.GroupSettingsError`.
         """
         check_topic(topic)
         if isinstance(groups, str):
@@ -385,6 +404,7 @@ class Broker(Adapter):
         group that nobody has joined before.  *buffer* events wait for it at the most,
         1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
         the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
+        A member that says neither *buffer* nor *overflow* takes what its group has.
         With *type* payloads are converted to it, and events whose payload does not fit are
         left out and counted; in a group they go to the dead letters.
         """
@@ -422,7 +442,7 @@ class Broker(Adapter):
             self.require("groups", f"{asked} in group {interest.group!r}")
         elif interest.start == "earliest":
             self.require("retains", f"{asked} from the earliest event")
-        if interest.overflow in ("block", "error") and interest.group is None:
+        if interest.overflow in ("block", "error") and (interest.group is None or "overflow" in interest.said):
             self.require("blocks", f"{asked} with overflow={interest.overflow!r}")
         return await self.open(interest)
 
@@ -453,26 +473,28 @@ def subscription(
         tuple(dict.fromkeys(patterns)),
         group,
         start or ("new" if group is None else "earliest"),
-        buffer if buffer is not None else _BUFFER if group is None else _GROUP_BUFFER,
-        overflow or ("drop_oldest" if group is None else "block"),
+        buffer,
+        overflow,
     )
     return Subscription(find, interest, ack=ack, fit=None if type is None else PayloadReader(type))
 
 
-def _interest(patterns: tuple[str, ...], group: str | None, start: Start, buffer: int, overflow: Overflow) -> Interest:
+def _interest(
+    patterns: tuple[str, ...], group: str | None, start: Start, buffer: int | None, overflow: Overflow | None
+) -> Interest:
     if group is not None and (not isinstance(group, str) or not _GROUP.fullmatch(group)):
         raise ArgumentError("group", group, "letters, digits, '-' and '_', such as 'billing'")
+    said = tuple(name for name, value in (("buffer", buffer), ("overflow", overflow)) if value is not None)
+    if buffer is None:
+        buffer = _BUFFER if group is None else _GROUP_BUFFER
+    if overflow is None:
+        overflow = "drop_oldest" if group is None else "block"
     if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
         raise ArgumentError("buffer", buffer, "a number of events, at least 1")
     for name, value, known in (("start", start, Start), ("overflow", overflow, Overflow)):
         if value not in get_args(known):
             raise ArgumentError(name, value, f"one of {listed(map(repr, get_args(known)))}")
-    return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow)
-
-
-def _checked(event: Event) -> Event:
-    check_event(event)
-    return event if event.headers is None else msgspec.structs.replace(event, headers=dict(event.headers))
+    return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow, said=said)
 
 
 def _seconds(timeout: float) -> float:

@@ -184,6 +184,7 @@ class Subscription:
             raise SubscriptionError(self.interest.patterns, "is entered already", "subscribe once more")
         broker = await self._find()
         self._feed = feed = await broker.open_feed(self.interest)
+        self._require = broker.require
         self._watch = broker.on_settled
         self._ready, self._waiting = feed.ready, feed.waiting
         if self.interest.group is not None and self._ack == "auto" and self._fit is None:
@@ -351,6 +352,8 @@ class Subscription:
 
     async def _settle_one(self, settlement: Settlement) -> None:
         held = settlement.held
+        if settlement.delay:
+            self._require("delay", f"deliver an event again after {settlement.delay:g} seconds")
         if id(held) not in self._hand:
             raise DeliveryError(held.event.id, held.event.topic, "went back when its subscription was left")
         await self._settle([settlement])

@@ -45,6 +45,7 @@ class MemoryBroker(Broker):
         self._feeds: dict[_ReaderFeed | _MemberFeed, None] = {}
         self._left: anyio.Event | None = None
         self._alarm: float | None = None
+        self._asleep = anyio.CancelScope()
         self.offer = self._exchange.offer
         self.wanted = self._exchange.wanted  # type: ignore[method-assign]
 
@@ -73,11 +74,18 @@ class MemoryBroker(Broker):
             sent += taken
 
     async def _give(self, event: Event) -> int:
-        again = False
-        while (full := self._exchange.offer(event)) is not None:
-            await self._room(full, event.topic, again)
-            self.tasks  # noqa: B018  (raises if the broker was left meanwhile)
-            again = True
+        waited: Reader | Shard | None = None
+        try:
+            while (full := self._exchange.offer(event)) is not None:
+                if waited is not None and full is not waited:
+                    waited.pass_on()  # whoever waits behind this one may have room there
+                await self._room(full, event.topic, full is waited)
+                self.tasks  # noqa: B018  (raises if the broker was left meanwhile)
+                waited = full
+        except BaseException:
+            if waited is not None:
+                waited.pass_on()
+            raise
         return 1
 
     async def _room(self, full: Reader | Shard, topic: str, again: bool) -> None:
@@ -105,6 +113,7 @@ class MemoryBroker(Broker):
 
     async def topics(self) -> list[str]:
         """Return the topics that were declared or published to."""
+        self.tasks  # noqa: B018  (raises if it is not entered)
         return list(self._exchange.topics)
 
     async def arrange(self, topic: str, interests: Sequence[Interest]) -> None:

@@ -75,7 +75,7 @@ def test_the_version_is_that_of_the_distribution(command):
 def test_a_misspelt_command_is_told_the_nearest(command):
     said = command("rnu", code=2).stderr
     assert (
-        "there is no command 'rnu' (there are: completion, config, plan, plugins, run, runs, tasks); did you mean 'run'?"
+        "there is no command 'rnu' (there are: completion, config, plan, plugins, publish, run, runs, tail, tasks); did you mean 'run'?"
         in said
     )
 
