@@ -12,9 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from time import time
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import pytest
@@ -54,15 +52,12 @@ def on(watch: Any) -> Callable[..., Any]:
 
 
 async def carried(
-    watch: Any, publish: Publish, read: Read, *patterns: str, readers: int = 1, others: int = 0, through: Any = None,
-    **reading: Any,
-) -> int:  # fmt: skip
-    """Publish while *readers* read, and *others* wait for something else; return the sum of what was read."""
+    watch: Any, publish: Publish, read: Read, *patterns: str, readers: int = 1, through: Any = None, **reading: Any
+) -> int:
+    """Publish while *readers* read; return the sum of what they have read."""
     sums = []
     async with AsyncExitStack() as entered:
         broker = await entered.enter_async_context((through or MemoryBroker)())
-        for number in range(others):
-            await entered.enter_async_context(broker.subscribe(f"others.{number}.*"))
         settings = {"buffer": ROOM, "overflow": "block", **reading}
         subscriptions = [
             await entered.enter_async_context(broker.subscribe(*(patterns or [TOPIC]), **settings))
@@ -491,110 +486,3 @@ def test_a_thread_publishes_and_a_task_reads(on: Any, side_by_side: Any) -> None
         than="call_soon_threadsafe, asyncio.Queue", per=count, partly=True, clock="wall",
     )  # fmt: skip
     assert one == other == total(count)
-
-
-# ---------------------------------------------------------------- memory
-
-
-@pytest.mark.parametrize("group", [None, "work"])
-def test_an_event_that_waits_takes_memory(group: str | None, side_by_side: Any) -> None:
-    """The payload is not counted: one for all.  What is retained are the same events."""
-    count, order = side_by_side.size(20_000, 600), {"id": 7, "amount": 12.5}
-
-    async def ours() -> int:
-        async with MemoryBroker(drain=0) as broker, broker.subscribe(TOPIC, group=group, buffer=count) as events:
-            for _ in range(count):
-                await broker.publish(TOPIC, order)
-            return count - events.dropped
-
-    async def theirs() -> int:
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        for _ in range(count):
-            queue.put_nowait(
-                {"topic": TOPIC, "data": order, "id": str(uuid4()), "time": time(), "source": "shop"},
-            )
-        return queue.qsize()
-
-    one, other = side_by_side.memory(
-        f"memory of an event that waits{' in a group' if group else ''}",
-        lambda: anyio.run(ours), lambda: anyio.run(theirs),
-        than="a dict in an asyncio.Queue", per=count,
-    )  # fmt: skip
-    assert one == other == count
-
-
-# ---------------------------------------------------------------- subscriptions that come and go
-
-
-async def come_and_go(watch: Any, times: int, others: int) -> int:
-    """Subscribe and leave, again and again, where *others* stay and topics are known."""
-    async with MemoryBroker() as broker, AsyncExitStack() as entered:
-        for number in range(others):
-            await entered.enter_async_context(broker.subscribe(f"others.{number}.*"))
-            await broker.publish(f"others.{number}.paid")
-        with watch.going():
-            for _ in range(times):
-                async with broker.subscribe("orders.*.paid"):
-                    pass
-    return times
-
-
-@pytest.mark.parametrize("than", ["1 other", "blinker", "aiopubsub"])
-def test_a_subscription_comes_and_goes(than: str, on: Any, side_by_side: Any) -> None:
-    times, others = side_by_side.size(1_000, 10), 1_000 if than == "1 other" else 100
-
-    async def beside_blinker(watch: Any) -> int:
-        signal, _ = blinker_signals(others)
-        told: list[Any] = []
-        with watch.going():
-            for _ in range(times):
-                signal.connect(told.append, weak=False)
-                signal.disconnect(told.append)
-        return times
-
-    async def beside_aiopubsub(watch: Any) -> int:
-        aiopubsub = pytest.importorskip("aiopubsub", reason="aiopubsub is not installed")
-        hub = aiopubsub.Hub()
-        key = aiopubsub.Key("orders", "*", "paid")
-        for number in range(others):
-            aiopubsub.Subscriber(hub, "other").subscribe(aiopubsub.Key("others", str(number), "*"))
-            hub.publish(aiopubsub.Key("others", str(number), "paid"), None)
-        with watch.going():
-            for _ in range(times):
-                subscriber = aiopubsub.Subscriber(hub, "reader")
-                subscriber.subscribe(key)
-                subscriber.unsubscribe(key)
-        return times
-
-    theirs = {
-        "1 other": lambda: on("asyncio", come_and_go, times, 1),
-        "blinker": lambda: on("asyncio", beside_blinker),
-        "aiopubsub": lambda: on("asyncio", beside_aiopubsub),
-    }[than]
-    one, other = side_by_side.time(
-        f"a subscription comes and goes, {others:,} others",
-        lambda: on("asyncio", come_and_go, times, others), theirs,
-        than=than, per=times, partly=True,
-    )  # fmt: skip
-    assert one == other == times
-
-
-def test_events_are_published_while_subscriptions_come_and_go(on: Any, side_by_side: Any) -> None:
-    """With each tenth event one comes and one goes, among a thousand others."""
-    count = side_by_side.size(5_000, 600)
-
-    async def publish(broker: Any) -> None:
-        for number in range(count):
-            if number % 10 == 0:
-                async with broker.subscribe("others.*.new"):
-                    pass
-            await broker.publish(TOPIC, number)
-        await broker.complete(TOPIC)
-
-    ours, theirs = side_by_side.time(
-        "an event published and read, 1,000 others, one comes and goes with each tenth",
-        lambda: on("asyncio", carried, publish, as_stream, others=1_000),
-        lambda: on("asyncio", carried, one_by_one(count), as_stream, others=1_000),
-        than="none comes or goes", per=count, partly=True,
-    )  # fmt: skip
-    assert ours == theirs == total(count)
