@@ -7,6 +7,7 @@ below it:
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
 ``app``               a registry joined to the adapters that run it; ``run()``
+``reactions``         events that start runs, and events that tell of runs
 ``runner``            drives one run on one executor
 ``worker``            the worker's side: does one job, and never raises
 ``plugins``           finding plugins, and adapters in them
@@ -16,7 +17,9 @@ below it:
 ``ports``             what an adapter implements
 ``providers``         the record by which an adapter is offered
 ``runs``              what to start next, and what an outcome means
+``exchange``          who gets which event, and what is kept of the past
 ``plans``             which tasks a run needs, and in what order
+``groups``            readers that share the work: order, redelivery, dead letters
 ``tasks``             functions registered under a name
 ``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
@@ -33,43 +36,45 @@ from typing import Any
 
 _HOMES = {
     "App": "app",
-    "Broker": "ports",
+    "Broker": "ports.broker",
     "Command": "providers",
-    "Delivery": "ports",
+    "Delivery": "ports.subscription",
     "Document": "ports.runstore",
     "DpcoreError": "errors",
     "EXISTING": "ports.runstore",
-    "Event": "events",
+    "Event": "events.envelope",
     "Exchange": "exchange",
-    "Executor": "ports",
-    "Feed": "ports",
+    "Executor": "ports.executor",
+    "Feed": "ports.subscription",
     "Fence": "ports.runstore",
     "Held": "groups",
-    "IOManager": "ports",
+    "IOManager": "ports.io",
     "Interest": "groups",
     "Items": "jobs",
     "Job": "jobs",
-    "Lease": "ports",
-    "Line": "ports",
+    "Lease": "ports.runstore",
+    "Line": "ports.executor",
     "Member": "groups",
     "Outcome": "jobs",
     "Plan": "plans",
     "Plugins": "plugins",
     "Provider": "providers",
+    "Queue": "ports.queue",
     "Reader": "exchange",
     "Ref": "jobs",
     "Registry": "tasks",
     "Result": "app",
     "Run": "runs",
     "RunRequest": "reactions",
-    "RunStore": "ports",
+    "RunStore": "ports.runstore",
     "Settlement": "groups",
     "Shard": "groups",
     "State": "jobs",
-    "Subscription": "ports",
+    "Subscription": "ports.subscription",
+    "Tally": "ports.queue",
     "Task": "tasks",
     "current_job": "worker",
-    "from_cloudevent": "events",
+    "from_cloudevent": "events.cloudevents",
     "hookimpl": "hookspecs",
     "perform": "worker",
     "perform_async": "worker",
@@ -77,7 +82,7 @@ _HOMES = {
     "registry": "tasks",
     "run": "app",
     "task": "tasks",
-    "to_cloudevent": "events",
+    "to_cloudevent": "events.cloudevents",
 }
 
 __all__ = tuple(_HOMES)

@@ -3,9 +3,9 @@ from dpcore.app import App as App
 from dpcore.app import Result as Result
 from dpcore.app import run as run
 from dpcore.errors import DpcoreError as DpcoreError
-from dpcore.events import Event as Event
-from dpcore.events import from_cloudevent as from_cloudevent
-from dpcore.events import to_cloudevent as to_cloudevent
+from dpcore.events.cloudevents import from_cloudevent as from_cloudevent
+from dpcore.events.cloudevents import to_cloudevent as to_cloudevent
+from dpcore.events.envelope import Event as Event
 from dpcore.exchange import Exchange as Exchange
 from dpcore.exchange import Reader as Reader
 from dpcore.groups import Held as Held
@@ -22,18 +22,20 @@ from dpcore.jobs import State as State
 from dpcore.plans import Plan as Plan
 from dpcore.plans import plan as plan
 from dpcore.plugins import Plugins as Plugins
-from dpcore.ports import Broker as Broker
-from dpcore.ports import Delivery as Delivery
-from dpcore.ports import Executor as Executor
-from dpcore.ports import Feed as Feed
-from dpcore.ports import IOManager as IOManager
-from dpcore.ports import Lease as Lease
-from dpcore.ports import Line as Line
-from dpcore.ports import RunStore as RunStore
-from dpcore.ports import Subscription as Subscription
+from dpcore.ports.broker import Broker as Broker
+from dpcore.ports.executor import Executor as Executor
+from dpcore.ports.executor import Line as Line
+from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.queue import Queue as Queue
+from dpcore.ports.queue import Tally as Tally
 from dpcore.ports.runstore import EXISTING as EXISTING
 from dpcore.ports.runstore import Document as Document
 from dpcore.ports.runstore import Fence as Fence
+from dpcore.ports.runstore import Lease as Lease
+from dpcore.ports.runstore import RunStore as RunStore
+from dpcore.ports.subscription import Delivery as Delivery
+from dpcore.ports.subscription import Feed as Feed
+from dpcore.ports.subscription import Subscription as Subscription
 from dpcore.providers import Command as Command
 from dpcore.providers import Provider as Provider
 from dpcore.reactions import RunRequest as RunRequest
@@ -71,6 +73,7 @@ __all__ = (
     "Plan",
     "Plugins",
     "Provider",
+    "Queue",
     "Reader",
     "Ref",
     "Registry",
@@ -82,6 +85,7 @@ __all__ = (
     "Shard",
     "State",
     "Subscription",
+    "Tally",
     "Task",
     "current_job",
     "from_cloudevent",

@@ -391,7 +391,7 @@ class App:
         broker = await self.broker()
         if self._broker is None:
             for reaction in list(self._reactions):
-                await reaction
+                await reaction.begun()
             self._broker = broker
         return broker
 
@@ -485,8 +485,15 @@ class App:
         reaction = Reaction(name, self, reading, selectors, arguments, params, limit)
         self._reactions.append(reaction)
         self._broker = None  # until it listens
-        self._group.start_soon(reaction.listen)
+        self._group.start_soon(self._react, reaction)
         return reaction
+
+    async def _react(self, reaction: Reaction) -> None:
+        try:
+            await reaction.listen()
+        finally:
+            if reaction in self._reactions:
+                self._reactions.remove(reaction)
 
     async def serve(self) -> None:
         """Start the runs that events on ``$run.request`` ask for, until cancelled."""

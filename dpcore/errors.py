@@ -9,6 +9,7 @@ Several faults at once are one :class:`ExceptionGroup`.
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ __all__ = (
     "HintWarning",
     "InputMismatchError",
     "InvalidIdError",
+    "ItemNotSentError",
     "LeaseLostError",
     "MissingHintError",
     "MissingInputError",
@@ -51,6 +53,10 @@ __all__ = (
     "PluginNotFoundError",
     "ProviderError",
     "PublishTimeoutError",
+    "QueueClosedError",
+    "QueueEmptyError",
+    "QueueFullError",
+    "QueueNotSentError",
     "ResultNotFoundError",
     "ResultNotStoredError",
     "RouteNotFoundError",
@@ -67,6 +73,7 @@ __all__ = (
     "TaskError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "TooManyDoneError",
     "TopicCompletedError",
     "TopicError",
     "UnguardedScriptError",
@@ -646,6 +653,86 @@ class CloudEventError(DpcoreError, ValueError):
 
     def __str__(self) -> str:
         return f"cannot {self.action} this CloudEvent: {self.problem}"
+
+
+# ---------------------------------------------------------------- queues
+
+
+class QueueFullError(DpcoreError, queue.Full):
+    """There is no room in a queue, now or until the time was over."""
+
+    def __init__(self, queue: str, size: int) -> None:
+        super().__init__(queue, size)
+        self.queue, self.size = queue, size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queue} is full: it holds no more than {counted(self.size, 'item')}; "
+            "get some, or wait for room with put() or put_sync()"
+        )
+
+
+class QueueEmptyError(DpcoreError, queue.Empty):
+    """There is no item in a queue, now or until the time was over."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+    def __str__(self) -> str:
+        return f"{self.queue} is empty; wait for an item with get() or get_sync()"
+
+
+class QueueClosedError(DpcoreError, ValueError):
+    """A queue was closed: nothing is put any more, and all that was put was got."""
+
+    def __init__(self, queue: str, asked: str) -> None:
+        super().__init__(queue, asked)
+        self.queue, self.asked = queue, asked
+
+    def __str__(self) -> str:
+        if self.asked == "put":
+            return f"cannot put into {self.queue}: it was closed; put before close() is called, or make another queue"
+        return f"cannot get from {self.queue}: it was closed and nothing is left in it; stop here, as `async for` does"
+
+
+class TooManyDoneError(DpcoreError, ValueError):
+    """``task_done()`` was called once more than items were got."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+    def __str__(self) -> str:
+        return (
+            f"task_done() of {self.queue} was called too many times: every item that this process got from it is done; "
+            "call it once for each"
+        )
+
+
+class ItemNotSentError(DpcoreError, ValueError, TypeError):
+    """An item cannot be sent to another process; nothing of it was put."""
+
+    def __init__(self, queue: str, item: object, problem: str) -> None:
+        super().__init__(queue, item, problem)
+        self.queue, self.item, self.problem = queue, item, problem
+
+    def __str__(self) -> str:
+        return f"cannot put {printed(self.item)} into {self.queue}: {self.problem}; put what pickles"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.queue, Shown(printed(self.item)), self.problem)
+
+
+class QueueNotSentError(DpcoreError, RuntimeError, TypeError):
+    """A queue itself was to be pickled where that gives nobody a way to it."""
+
+    def __init__(self, queue: str, cure: str) -> None:
+        super().__init__(queue, cure)
+        self.queue, self.cure = queue, cure
+
+    def __str__(self) -> str:
+        return f"{self.queue} cannot be pickled here; {self.cure}"
 
 
 # ---------------------------------------------------------------- plugins and settings

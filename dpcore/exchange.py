@@ -130,12 +130,15 @@ class Exchange:
 
     *retain* events of each topic are kept for those who come later, *total* at the
     most of all topics together; an event of a group that is not acked after
-    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Beyond 100,000
+    topics those that were seen first are forgotten, but for declared ones: with what was
+    retained of them, and that they were completed.
     """
 
     def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
         self.retain, self.total, self.max_deliveries = retain, total, max_deliveries
         self.topics: dict[str, Topic] = {}
+        self._completed: dict[str, Topic] = {}
         self.groups: dict[str, Group] = {}
         self.readers: dict[Reader, None] = {}
         self._routes: Routes[Reader | Group] = Routes()
@@ -257,6 +260,7 @@ class Exchange:
         names = [name for name, topic in self.topics.items() if not topic.declared]
         for name in names[: _MOST_TOPICS // 10]:
             self._kept -= len(self.topics.pop(name).log)
+            self._completed.pop(name, None)
 
     def _trim(self) -> None:
         """Forget the oldest tenth of what is retained, whatever its topic."""
@@ -275,7 +279,7 @@ class Exchange:
         """Begin a subscription without a group."""
         literals = _literals(interest.patterns)
         reader = Reader(interest, literals)
-        if literals is not None and (done := {name for name in literals if self._completed(name)}):
+        if literals is not None and (done := {name for name in literals if name in self._completed}):
             assert reader.open is not None
             reader.open -= done
         past = self._past(interest.patterns, completed_only=interest.start == "new")
@@ -307,7 +311,7 @@ class Exchange:
         literals = _literals(interest.patterns)
         member = group.join(interest.patterns, literals)
         if literals is not None and member.open is not None:
-            member.open -= {name for name in literals if self._completed(name)}
+            member.open -= {name for name in literals if name in self._completed}
         group.check_ends()
         return member
 
@@ -333,7 +337,7 @@ class Exchange:
     def _widen(self, group: Group, patterns: tuple[str, ...], start: str) -> None:
         """Have *group* read *patterns* too, from what is retained of topics that it has not read before."""
         past = [event for event in self._past(patterns, completed_only=start == "new") if not group.reads(event.topic)]
-        group.interests[patterns] = None
+        group.widen(patterns)
         for pattern in patterns:
             self._routes.add(pattern, group)
         group.rearrange(lambda topic: self._shard(group, topic))
@@ -344,17 +348,15 @@ class Exchange:
     def _shard(self, group: Group, topic: str) -> Shard:
         if len(group.interests) == 1:
             return group.shard(tuple(group.interests))
-        return group.shard(
-            tuple(patterns for patterns in group.interests if any(matches(one, topic) for one in patterns))
-        )
+        return group.shard(group.interested(topic))
 
     def _past(self, patterns: Sequence[str], *, completed_only: bool = False) -> list[Event]:
         """Return what is retained of the topics that *patterns* match, in the order in which it came."""
-        logs = [
-            topic.log
-            for name, topic in self.topics.items()
-            if (topic.completed or not completed_only) and any(matches(one, name) for one in patterns)
-        ]
+        known = self._completed if completed_only else self.topics
+        if (literals := _literals(patterns)) is not None:
+            logs = [known[name].log for name in literals if name in known]
+        else:
+            logs = [topic.log for name, topic in known.items() if any(matches(one, name) for one in patterns)]
         return [event for _, event in _oldest_first(logs)]
 
     # ------------------------------------------------------------ ends
@@ -362,7 +364,8 @@ class Exchange:
     def complete(self, name: str) -> None:
         """Say that nothing more will be published to topic *name*."""
         topic = self._current(name)
-        topic.completed = topic.guarded = topic.declared = True
+        topic.completed = topic.guarded = True
+        self._completed[name] = topic
         topic.sole = None
         for reader in topic.readers:
             if reader.open is not None:
@@ -409,10 +412,6 @@ class Exchange:
         """Put back every delayed event whose time has come."""
         for group in self.groups.values():
             group.wake_due(now)
-
-    def _completed(self, name: str) -> bool:
-        topic = self.topics.get(name)
-        return topic is not None and topic.completed
 
 
 def _run(events: Sequence[Event], name: str) -> int:

@@ -11,7 +11,7 @@ import msgspec
 
 from dpcore.errors import TopicError
 from dpcore.events import Event
-from dpcore.topics import check_topic, matches
+from dpcore.topics import check_topic, is_literal, matches
 
 __all__ = ("Group", "Held", "Interest", "Member", "Overflow", "Settled", "Settlement", "Shard", "Start")
 
@@ -269,7 +269,9 @@ class Group:
         self.dropped = 0
         self.members: list[Member] = []
         self.idle: dict[Member, None] = {}
-        self.interests: dict[tuple[str, ...], None] = {}
+        self.interests: dict[tuple[str, ...], int] = {}
+        self._literals: dict[str, list[tuple[str, ...]]] = {}  # those of no wildcard, by topic
+        self._wildcards: list[tuple[str, ...]] = []
         self._ending = False  # whether some member has nothing more to come
         self.shards: dict[tuple[tuple[str, ...], ...], Shard] = {}
         self._lanes: dict[str, Lane] = {}
@@ -317,9 +319,25 @@ class Group:
         for member in self.members:
             member.shards = [shard for shard in self.shards.values() if member.patterns in shard.interests]
 
+    def widen(self, patterns: tuple[str, ...]) -> None:
+        """Have the group read *patterns* too."""
+        self.interests[patterns] = len(self.interests)
+        if all(map(is_literal, patterns)):
+            for topic in patterns:
+                self._literals.setdefault(topic, []).append(patterns)
+        else:
+            self._wildcards.append(patterns)
+
+    def interested(self, topic: str) -> tuple[tuple[str, ...], ...]:
+        """Return which of its interests match *topic*, in the order in which they came."""
+        found = [patterns for patterns in self._wildcards if any(matches(one, topic) for one in patterns)]
+        if literal := self._literals.get(topic):
+            found = sorted([*literal, *found], key=self.interests.__getitem__)
+        return tuple(found)
+
     def reads(self, topic: str) -> bool:
         """Tell whether the group reads *topic*."""
-        return any(matches(pattern, topic) for patterns in self.interests for pattern in patterns)
+        return bool(self.interested(topic))
 
     # ------------------------------------------------------------ ends
 

@@ -271,13 +271,12 @@ class Plugins:
         )
 
     def check_broker(self, choice: Value) -> None:
-        """Raise if nobody offers the broker that was chosen by name; ``memory`` is there before any plugin offers it."""
-        if not isinstance(choice.value, str | AdapterString):
+        """Raise if nobody offers the broker that was chosen by name; the default is looked for when it is used."""
+        if not isinstance(choice.value, str | AdapterString) or choice.level is Level.DEFAULT:
             return
         where = None if choice.level is Level.CALL else choice.source
         spec = AdapterString.parse(choice.value, where) if isinstance(choice.value, str) else choice.value
-        if str(spec) != "memory":
-            self.offer("broker", spec.name, spec.distribution)
+        self.offer("broker", spec.name, spec.distribution)
 
     # ------------------------------------------------------------ calling hooks
 

@@ -18,7 +18,7 @@ from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
 from dpcore.ports.runstore import RunHistory
 from dpcore.runs import Run
-from dpcore.words import printed
+from dpcore.words import counted, printed
 
 __all__ = ("REQUESTS", "Announcer", "Reaction", "RunFinished", "RunRequest", "RunStarted", "TaskChanged")
 
@@ -145,6 +145,10 @@ class Announcer:
                 with anyio.move_on_after(_LAST_WORDS, shield=True):
                     await told.wait()
                 group.cancel_scope.cancel()
+                if self._untold:
+                    _log.warning(
+                        "%s was not told, because the broker took too long", counted(len(self._untold), "change")
+                    )
 
     async def _tell(self, told: anyio.Event) -> None:
         try:
@@ -283,6 +287,10 @@ class Reaction:
     def __await__(self) -> Generator[Any, Any, Reaction]:
         return self._ready().__await__()
 
+    async def begun(self) -> None:
+        """Wait until it listens, or cannot."""
+        await self._listening.wait()
+
     async def _ready(self) -> Reaction:
         await self._listening.wait()
         if self._error is not None:
@@ -306,10 +314,8 @@ class Reaction:
                         group.start_soon(self._react, delivery, places)
                         await places.acquire()
         except Exception as error:  # noqa: BLE001  (a broker's or a user's: it is logged or kept)
-            if self._listening.is_set():
-                _log.exception("%r has ended: no event starts a run any more", self)
-            else:
-                self._error = error
+            _log.exception("%r has ended: no event starts a run any more", self)
+            self._error = error
         finally:
             self._listening.set()
 

@@ -36,6 +36,20 @@ _IO = (
     ),
 )
 
+_QUEUES = (
+    Provider[Any](
+        name="memory",
+        target="dpcore_plugins.queues.memory:MemoryQueue",
+        summary="items between the tasks and threads of this process",
+    ),
+    Provider[Any](
+        name="multiprocess",
+        target="dpcore_plugins.queues.multiprocess:MultiprocessQueue",
+        summary="items between the processes of this machine",
+        capabilities=frozenset({"processes"}),
+    ),
+)
+
 _EXECUTORS = (
     Provider[Any](
         name="inline",
@@ -65,7 +79,7 @@ _RUN_STORES = (
 
 _TARGETS = {
     target.partition(":")[2]: target
-    for target in (str(provider.target) for provider in (*_BROKERS, *_IO, *_EXECUTORS, *_RUN_STORES))
+    for target in (str(provider.target) for provider in (*_BROKERS, *_QUEUES, *_IO, *_EXECUTORS, *_RUN_STORES))
 }
 
 __all__ = tuple(sorted(_TARGETS))
@@ -81,6 +95,12 @@ def dpcore_brokers() -> tuple[Provider[Any], ...]:
 def dpcore_io_managers() -> tuple[Provider[Any], ...]:
     """Offer the I/O managers that ship."""
     return _IO
+
+
+@hookimpl
+def dpcore_queues() -> tuple[Provider[Any], ...]:
+    """Offer the queues that ship."""
+    return _QUEUES
 
 
 @hookimpl

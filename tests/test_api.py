@@ -14,7 +14,7 @@ import pytest
 
 import dpcore
 import dpcore_plugins
-from dpcore import Executor, IOManager, RunStore
+from dpcore import Executor, IOManager, Queue, RunStore
 
 MODULES = sorted(
     name
@@ -43,7 +43,7 @@ def test_a_public_name_says_what_the_reader_gets(name):
                 assert inspect.getdoc(thing), f"dpcore.{name}.{member} has no docstring"
 
 
-@pytest.mark.parametrize(("port", "most"), [(Executor, 2), (IOManager, 5), (RunStore, 4)])
+@pytest.mark.parametrize(("port", "most"), [(Executor, 2), (IOManager, 5), (Queue, 5), (RunStore, 4)])
 def test_an_adapter_writes_few_methods(port, most):
     assert 1 <= len(port.__abstractmethods__) <= most <= 5
 
@@ -76,7 +76,7 @@ def test_every_public_name_and_the_errors_are_found_at_the_package():
         getattr(dpcore, "Nope")  # noqa: B009
 
 
-@pytest.mark.parametrize("package", ["dpcore", "dpcore.testing"])
+@pytest.mark.parametrize("package", ["dpcore", "dpcore.events", "dpcore.ports", "dpcore.testing"])
 def test_what_type_checkers_read_of_a_package_is_what_python_finds(package):
     module = importlib.import_module(package)
     stub = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text())
@@ -123,7 +123,7 @@ def test_the_bundle_is_a_manifest_that_imports_no_adapter_and_knows_each_class_b
         getattr(dpcore_plugins, "Nope")  # noqa: B009  (a bare expression would be a statement without effect)
 
 
-@pytest.mark.parametrize("kind", ["io", "executor", "store"])
+@pytest.mark.parametrize("kind", ["io", "queue", "executor", "store"])
 def test_what_a_provider_says_is_what_its_class_has(kind, plugins):
     for offer in plugins.offers(kind):
         adapter = plugins.load(kind, offer.provider.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import queue
 from threading import Lock
 
 import pytest
@@ -328,6 +329,44 @@ EXAMPLES = [
     ),
     (errors.ConfigError("x.toml", "line 3: no"), ValueError, "x.toml: line 3: no"),
     (
+        errors.QueueFullError("MemoryQueue(size=1)", 1),
+        queue.Full,
+        "MemoryQueue(size=1) is full: it holds no more than 1 item; get some, or wait for room with put() or put_sync()",
+    ),
+    (
+        errors.QueueEmptyError("MemoryQueue(size=1)"),
+        queue.Empty,
+        "MemoryQueue(size=1) is empty; wait for an item with get() or get_sync()",
+    ),
+    (
+        errors.QueueClosedError("MemoryQueue(size=1)", "put"),
+        ValueError,
+        "cannot put into MemoryQueue(size=1): it was closed; put before close() is called, or make another queue",
+    ),
+    (
+        errors.QueueClosedError("MemoryQueue(size=1)", "get"),
+        ValueError,
+        "cannot get from MemoryQueue(size=1): it was closed and nothing is left in it; stop here, as `async for` does",
+    ),
+    (
+        errors.TooManyDoneError("MemoryQueue(size=1)"),
+        ValueError,
+        (
+            "task_done() of MemoryQueue(size=1) was called too many times: every item that this process got from it is done; "
+            "call it once for each"
+        ),
+    ),
+    (
+        errors.ItemNotSentError("MultiprocessQueue(size=1)", words.Shown("<lock>"), "cannot pickle it"),
+        TypeError,
+        "cannot put <lock> into MultiprocessQueue(size=1): cannot pickle it; put what pickles",
+    ),
+    (
+        errors.QueueNotSentError("MemoryQueue(size=1)", "use another"),
+        RuntimeError,
+        "MemoryQueue(size=1) cannot be pickled here; use another",
+    ),
+    (
         errors.UnsupportedError("threads", "kills", "stop a job"),
         NotImplementedError,
         "threads cannot stop a job: it lacks the capability 'kills'",
@@ -396,6 +435,7 @@ class Unprintable:
             lambda value: errors.RouteNotFoundError("a", value),
             "{} is not under the pattern 'a' (its patterns: none); remove it as often as it was added, and with the same pattern",
         ),
+        (lambda value: errors.ItemNotSentError("q", value, "no"), "cannot put {} into q: no; put what pickles"),
     ],
 )
 def test_a_value_that_neither_prints_nor_pickles_is_told_all_the_same(make, words):

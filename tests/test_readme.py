@@ -10,13 +10,15 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, get_overloads
+from typing import Any, NamedTuple, get_args, get_overloads
 
 import pytest
 
 from dpcore import Plugins, Registry
+from dpcore.groups import Overflow
 from dpcore.hookspecs import SPECS
 from dpcore.providers import KINDS
+from dpcore.topics import check_pattern
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -156,6 +158,15 @@ def table(heading: str) -> dict[str, list[str]]:
 def test_every_argument_of_task_is_explained() -> None:
     full = max((inspect.signature(one).parameters for one in get_overloads(Registry.task)), key=len)
     assert list(table("argument")) == [name for name, one in full.items() if one.kind is one.KEYWORD_ONLY]
+
+
+def test_every_policy_for_overflow_is_explained() -> None:
+    assert {name.strip('"') for name in table("overflow")} == set(get_args(Overflow))
+
+
+def test_the_patterns_are_patterns() -> None:
+    patterns = [pattern.replace("\\|", "|") for pattern in table("pattern")]
+    assert [check_pattern(pattern) for pattern in patterns] == patterns
 
 
 def test_every_hook_is_named_with_its_arguments_and_its_kind() -> None:

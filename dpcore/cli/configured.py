@@ -58,8 +58,7 @@ def _as_text(project: Project, found: dict[str, dict[str, Any]]) -> list[str]:
     ]
     lines = table(rows)
     for kind, one in found.items():
-        # No run needs a broker yet, so that there is none is nobody's trouble.
-        problem = one["problem"] if one["source"] != "default" or kind != "broker" else ""
+        problem = one["problem"]
         lines += ["", f"{kind} = {one['adapter']}  ({one['source']})"]
         lines += (
             [f"  problem: {problem}"]

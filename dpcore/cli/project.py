@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dpcore.cli.options import DEFAULTS
 from dpcore.cli.refusal import Refusal
-from dpcore.config import Config, Value
+from dpcore.config import Config, Level, Value
 from dpcore.errors import DpcoreError
 from dpcore.plugins import Plugins
 
@@ -50,12 +50,11 @@ class Project(NamedTuple):
     def check(self, choices: Mapping[str, Value]) -> None:
         """Raise what is wrong with the adapters that were chosen, before anything is begun with them.
 
-        Making an adapter opens nothing, so one is made and thrown away.  A broker needs
-        only to be there: no run uses it.
+        Making an adapter opens nothing, so one is made and thrown away.  The default broker
+        need not be there: a run may do without.
         """
         for kind, choice in choices.items():
-            if kind == "broker":
-                self.plugins.check_broker(choice)
+            if kind == "broker" and choice.level is Level.DEFAULT:
                 continue
             try:
                 self.plugins.make(kind, choice, self.config)

@@ -11,48 +11,42 @@ time and source.  Its floors, each of which stands on those below it:
 ===============  =======================================================================
 """
 
-from dpcore.events.cloudevents import from_cloudevent as from_cloudevent
-from dpcore.events.cloudevents import to_cloudevent as to_cloudevent
-from dpcore.events.envelope import CAUSATION_ID as CAUSATION_ID
-from dpcore.events.envelope import CORRELATION_ID as CORRELATION_ID
-from dpcore.events.envelope import TRACEPARENT as TRACEPARENT
-from dpcore.events.envelope import TRACESTATE as TRACESTATE
-from dpcore.events.envelope import Event as Event
-from dpcore.events.envelope import Ids as Ids
-from dpcore.events.envelope import Packed as Packed
-from dpcore.events.envelope import check_event as check_event
-from dpcore.events.payloads import PayloadReader as PayloadReader
-from dpcore.events.payloads import fit as fit
-from dpcore.events.wire import decode as decode
-from dpcore.events.wire import decode_many as decode_many
-from dpcore.events.wire import decode_packed as decode_packed
-from dpcore.events.wire import decode_packed_many as decode_packed_many
-from dpcore.events.wire import encode as encode
-from dpcore.events.wire import encode_many as encode_many
-from dpcore.events.wire import pack as pack
-from dpcore.events.wire import strict as strict
-from dpcore.events.wire import unpack as unpack
+from importlib import import_module
+from typing import Any
 
-__all__ = (
-    "CAUSATION_ID",
-    "CORRELATION_ID",
-    "TRACEPARENT",
-    "TRACESTATE",
-    "Event",
-    "Ids",
-    "Packed",
-    "PayloadReader",
-    "check_event",
-    "decode",
-    "decode_many",
-    "decode_packed",
-    "decode_packed_many",
-    "encode",
-    "encode_many",
-    "fit",
-    "from_cloudevent",
-    "pack",
-    "strict",
-    "to_cloudevent",
-    "unpack",
-)
+_HOMES = {
+    "CAUSATION_ID": "envelope",
+    "CORRELATION_ID": "envelope",
+    "Event": "envelope",
+    "Ids": "envelope",
+    "Packed": "envelope",
+    "PayloadReader": "payloads",
+    "TRACEPARENT": "envelope",
+    "TRACESTATE": "envelope",
+    "check_event": "envelope",
+    "decode": "wire",
+    "decode_many": "wire",
+    "decode_packed": "wire",
+    "decode_packed_many": "wire",
+    "encode": "wire",
+    "encode_many": "wire",
+    "fit": "payloads",
+    "from_cloudevent": "cloudevents",
+    "pack": "wire",
+    "strict": "wire",
+    "to_cloudevent": "cloudevents",
+    "unpack": "wire",
+}
+
+__all__ = tuple(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,31 +4,42 @@ Every port is two layers.  The abstract methods, five at the most, are what an
 adapter writes; the final public methods are built on them here, once, so that no
 adapter checks an id, orders a list or words an error again.  Three rules:
 
-- what the event loop calls is async (:class:`Executor`, :class:`RunStore`);
+- what the event loop calls is async (:class:`Broker`, :class:`Executor`, :class:`Queue`,
+  :class:`RunStore`);
 - what runs beside the task is plain (:class:`IOManager`);
 - hooks never wait.
+
+A port is imported when it is first asked for: who writes an I/O manager, or does the
+work of a job, does not load what carries events.
 """
 
-from dpcore.ports.adapter import Adapter as Adapter
-from dpcore.ports.broker import Broker as Broker
-from dpcore.ports.executor import Executor as Executor
-from dpcore.ports.executor import Line as Line
-from dpcore.ports.io import IOManager as IOManager
-from dpcore.ports.runstore import Lease as Lease
-from dpcore.ports.runstore import RunStore as RunStore
-from dpcore.ports.subscription import Delivery as Delivery
-from dpcore.ports.subscription import Feed as Feed
-from dpcore.ports.subscription import Subscription as Subscription
+from importlib import import_module
+from typing import Any
 
-__all__ = (
-    "Adapter",
-    "Broker",
-    "Delivery",
-    "Executor",
-    "Feed",
-    "IOManager",
-    "Lease",
-    "Line",
-    "RunStore",
-    "Subscription",
-)
+_HOMES = {
+    "Adapter": "adapter",
+    "Broker": "broker",
+    "Delivery": "subscription",
+    "Executor": "executor",
+    "Feed": "subscription",
+    "IOManager": "io",
+    "Lease": "runstore",
+    "Line": "executor",
+    "Queue": "queue",
+    "RunStore": "runstore",
+    "Subscription": "subscription",
+    "Tally": "queue",
+}
+
+__all__ = tuple(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -73,6 +73,9 @@ class Broker(Adapter):
     drain: float = 5.0
     """Seconds that readers have to read what is left when the broker is left without an exception."""
 
+    may_host: bool = True
+    """Whether it may be itself the place where events are kept, for other processes; or else it only connects to one."""
+
     on_published: Sequence[Callable[[Event], None]] = ()
     """Called with each event that was published here."""
     on_settled: Sequence[Callable[[Event, str, str], None]] = ()

@@ -26,6 +26,7 @@ __all__ = (
     "ExecutorConformance",
     "FakeClock",
     "IOManagerConformance",
+    "QueueConformance",
     "RunStoreConformance",
     "RunTasks",
 )
@@ -35,6 +36,7 @@ _HOMES = {
     "ExecutorConformance": "executor",
     "FakeClock": "clock",
     "IOManagerConformance": "io",
+    "QueueConformance": "queue",
     "RunStoreConformance": "runstore",
     "RunTasks": "fixtures",
 }

@@ -3,6 +3,7 @@ from dpcore.testing.clock import FakeClock as FakeClock
 from dpcore.testing.executor import ExecutorConformance as ExecutorConformance
 from dpcore.testing.fixtures import RunTasks as RunTasks
 from dpcore.testing.io import IOManagerConformance as IOManagerConformance
+from dpcore.testing.queue import QueueConformance as QueueConformance
 from dpcore.testing.runstore import RunStoreConformance as RunStoreConformance
 
 __all__ = (
@@ -10,6 +11,7 @@ __all__ = (
     "ExecutorConformance",
     "FakeClock",
     "IOManagerConformance",
+    "QueueConformance",
     "RunStoreConformance",
     "RunTasks",
 )

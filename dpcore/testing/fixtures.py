@@ -82,6 +82,7 @@ def isolated_app(seen: Seen, registry: Registry | None = None, clock: Clock | No
         plugins=Plugins(observer, installed=False, config=config),
         config=config,
         clock=clock,
+        strict_events=True,
     )
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from dpcore.errors import ResultNotFoundError
+from dpcore.errors import QueueClosedError, QueueEmptyError, QueueFullError, ResultNotFoundError, TooManyDoneError
 from dpcore.jobs import Ref
-from dpcore.ports import IOManager, RunStore
+from dpcore.ports import IOManager, Queue, RunStore, Tally
 from dpcore.ports.runstore import EXISTING, Document, Fence
 
-__all__ = ("compare_io", "compare_store")
+__all__ = ("compare_io", "compare_queue", "compare_store")
 
 T = TypeVar("T")
 
@@ -199,3 +200,97 @@ class _StoreHistory(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.wait(self.store.__aexit__, None, None, None)
+
+
+# ---------------------------------------------------------------- queues
+
+_ITEMS = st.none() | st.integers() | st.binary(max_size=20) | st.integers(1, 30).map(lambda n: b"x" * (n * 10_000))
+_BY = st.sampled_from(["nowait", "sync", "async"])
+
+
+def compare_queue(make: Callable[[Path, int], Queue], tmp_path: Path, examples: int) -> None:
+    """Assert that the queue does what a deque would, whatever is done to it."""
+    with start_blocking_portal() as portal:
+
+        class History(_QueueHistory):
+            def make(self, size: int) -> Queue:
+                return make(Path(tempfile.mkdtemp(dir=tmp_path)), size)
+
+            def wait(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+                return portal.call(work, *arguments)
+
+        run_state_machine_as_test(History, settings=settings(_SETTINGS, max_examples=examples))
+
+
+class _QueueHistory(RuleBasedStateMachine):
+    def make(self, size: int) -> Queue:
+        raise NotImplementedError
+
+    def wait(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        raise NotImplementedError
+
+    @initialize(size=st.sampled_from([1, 2, 5]))
+    def begin(self, size: int) -> None:
+        self.queue, self.model = self.make(size), deque[Any]()
+        self.held, self.closed = 0, False
+
+    @rule(item=_ITEMS, by=_BY)
+    def put(self, item: Any, by: str) -> None:
+        if not self.closed and len(self.model) >= self.queue.size:
+            with pytest.raises(QueueFullError):
+                self.queue.put_sync(item, timeout=0)
+        elif self.closed:
+            with pytest.raises(QueueClosedError):
+                self.put_by(by, item)
+        else:
+            self.put_by(by, item)
+            self.model.append(item)
+
+    def put_by(self, by: str, item: Any) -> None:
+        if by == "async":
+            self.wait(self.queue.put, item)
+        else:
+            {"nowait": self.queue.put_nowait, "sync": self.queue.put_sync}[by](item)
+
+    @rule(by=_BY)
+    def get(self, by: str) -> None:
+        if self.model:
+            assert self.get_by(by) == self.model.popleft()
+            self.held += 1
+        elif self.closed:
+            with pytest.raises(QueueClosedError):
+                self.get_by(by)
+        else:
+            with pytest.raises(QueueEmptyError):
+                self.queue.get_nowait()
+
+    def get_by(self, by: str) -> Any:
+        if by == "async":
+            return self.wait(self.queue.get)
+        return {"nowait": self.queue.get_nowait, "sync": self.queue.get_sync}[by]()
+
+    @rule()
+    def done(self) -> None:
+        if self.held:
+            self.queue.task_done()
+            self.held -= 1
+        else:
+            with pytest.raises(TooManyDoneError):
+                self.queue.task_done()
+
+    @rule(really=st.integers(0, 9))
+    def close(self, really: int) -> None:
+        if not really:  # or else most histories would be over when they have hardly begun
+            self.queue.close()
+            self.closed = True
+
+    @invariant()
+    def all_is_counted(self) -> None:
+        items = len(self.model)
+        assert self.queue.tally() == Tally(items, items + self.held, self.closed)
+        assert (self.queue.qsize(), self.queue.empty()) == (items, not items)
+        assert self.queue.full() == (items >= self.queue.size)
+
+    def teardown(self) -> None:
+        if hasattr(self, "queue"):
+            self.queue.close()

@@ -20,6 +20,9 @@ pytest.register_assert_rewrite(
     "dpcore.testing.io",
     "dpcore.testing.executor",
     "dpcore.testing.runstore",
+    "dpcore.testing.queue",
+    "dpcore.testing.queue_processes",
+    "dpcore.testing.queue_users",
     "dpcore.testing.machines",
 )
 
@@ -40,7 +43,8 @@ def dp_app(request: pytest.FixtureRequest) -> Any:
 
     It is not entered: write ``async with dp_app:`` in a test of any async plugin, on
     asyncio or trio, or plan with it in a plain one.  Where the test asks for
-    ``dp_clock`` too, the app lives on that clock.
+    ``dp_clock`` too, the app lives on that clock.  Its events are strict: each payload
+    goes through the wire form, as it would between processes.
     """
     from dpcore.testing.fixtures import isolated_app
 

@@ -24,7 +24,7 @@ from dpcore.events import (
     unpack,
 )
 
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 ORDER = {"id": 7, "customer": "ada", "paid": True, "amount": 12.5}
 BATCH = 256
 
@@ -36,7 +36,7 @@ class Plain:
     topic: str
     data: Any = None
     id: str = ""
-    time: datetime | None = None
+    time: float = 0.0
     source: str = ""
     type: str = ""
     key: str | None = None

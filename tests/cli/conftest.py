@@ -82,9 +82,9 @@ def orders(write: Write) -> Path:
 def command(folder: Path) -> Command:
     """Call the command here."""
 
-    def call(*arguments: object, code: int = 0) -> Result:
+    def call(*arguments: object, code: int = 0, input: str | None = None) -> Result:  # noqa: A002
         forget(folder)
-        result = CliRunner().invoke(cli, [*map(str, arguments)], prog_name="dpcore", catch_exceptions=False)
+        result = CliRunner().invoke(cli, [*map(str, arguments)], input, prog_name="dpcore", catch_exceptions=False)
         assert result.exit_code == code, result.output
         return result
 

@@ -71,7 +71,15 @@ def test_adapters_are_completed_also_those_of_plugins(completed, write):
 
 
 def test_plugins_are_completed_and_adapters_by_their_kind_or_all_of_them(completed):
-    assert completed("plugins", "info", "") == ["memory", "filesystem", "inline", "threads", "sqlite", "default"]
+    assert completed("plugins", "info", "") == [
+        "memory",
+        "multiprocess",
+        "filesystem",
+        "inline",
+        "threads",
+        "sqlite",
+        "default",
+    ]
     assert completed("plugins", "why", "io", "f") == ["filesystem"]
     assert completed("run", "flow.py", "-p", "") == ["default"]
     assert completed("run", "flow.py", "-p", "no:") == ["no:default"]

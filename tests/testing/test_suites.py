@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dpcore.testing
-from dpcore.testing import IOManagerConformance, RunStoreConformance
+from dpcore.testing import IOManagerConformance, QueueConformance, RunStoreConformance
 from dpcore_plugins.io.memory import MemoryIO
 
 FAULTY = Path(__file__).with_name("faulty.py")
@@ -66,15 +66,15 @@ def test_every_fault_is_noticed_by_the_promise_it_breaks(failed, name):
     assert {promise for faulty, promise in failed if faulty == name} == set(BROKEN[name])
 
 
-@pytest.mark.parametrize("suite", [IOManagerConformance, RunStoreConformance])
+@pytest.mark.parametrize("suite", [IOManagerConformance, QueueConformance, RunStoreConformance])
 def test_every_promise_is_a_sentence(suite):
-    promises = [test for name, test in vars(suite).items() if name.startswith("test_")]
+    promises = [getattr(suite, name) for name in dir(suite) if name.startswith("test_")]
     assert len(promises) > 20
     for promise in promises:
         assert re.match(r"[A-Z].*[.)]$", promise.__doc__.strip()), f"{promise.__name__} says nothing"
 
 
-@pytest.mark.parametrize("suite", [IOManagerConformance, RunStoreConformance])
+@pytest.mark.parametrize("suite", [IOManagerConformance, QueueConformance, RunStoreConformance])
 def test_a_suite_has_a_version(suite):
     assert suite.version == 1
 
@@ -122,8 +122,8 @@ def test_what_is_said_to_be_refused_must_be(tmp_path):
 
 
 def test_a_suite_without_an_adapter_says_what_is_missing(tmp_path):
-    for suite in (IOManagerConformance, RunStoreConformance):
-        with pytest.raises(NotImplementedError, match=r"must say in make\(self, tmp_path\)"):
+    for suite in (IOManagerConformance, QueueConformance, RunStoreConformance):
+        with pytest.raises(NotImplementedError, match=r"must say in make\(self, tmp_path"):
             suite().make(tmp_path)
 
 

@@ -1,0 +1,27 @@
+from dpcore.ports.adapter import Adapter as Adapter
+from dpcore.ports.broker import Broker as Broker
+from dpcore.ports.executor import Executor as Executor
+from dpcore.ports.executor import Line as Line
+from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.queue import Queue as Queue
+from dpcore.ports.queue import Tally as Tally
+from dpcore.ports.runstore import Lease as Lease
+from dpcore.ports.runstore import RunStore as RunStore
+from dpcore.ports.subscription import Delivery as Delivery
+from dpcore.ports.subscription import Feed as Feed
+from dpcore.ports.subscription import Subscription as Subscription
+
+__all__ = (
+    "Adapter",
+    "Broker",
+    "Delivery",
+    "Executor",
+    "Feed",
+    "IOManager",
+    "Lease",
+    "Line",
+    "Queue",
+    "RunStore",
+    "Subscription",
+    "Tally",
+)
