@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -21,13 +22,15 @@ from anyio import to_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore import Broker, Plugins
+from dpcore import Broker, Event, Plugins
 from dpcore.config import Config
 from dpcore.errors import BrokerLostError, BrokerRefusedError, BrokerStateError, DeadlockError, PayloadError
+from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
 from dpcore_plugins import MultiprocessBroker
-from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, frame, greeting, proof
+from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, opened, slips
+from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
 
 pytestmark = pytest.mark.anyio
 
@@ -293,6 +296,68 @@ async def test_a_peer_that_speaks_nonsense_is_dropped_and_the_others_go_on():
         await hub.publish("t", 1)
         while (await anext(events)).data != 1:
             pass
+
+
+async def test_events_that_make_no_sense_are_left_out_and_in_a_group_rejected(caplog):
+    async with (
+        MultiprocessBroker() as hub,
+        hub.subscribe("t") as events,
+        hub.consume("t") as work,
+        hub.consume("$dead.**", group="undertaker") as dead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(anext, dead)
+        with introduced(place_of(hub)) as peer:
+            good = [Event("t", number, str(number), 1.0, "peer") for number in range(7)]
+            nonsense = encode_many([*good, Event("t", b"here", "7", 1.0)]).replace(
+                b"\xc4\x04here", b"\xa5\xff\xff\xff\xff\xff"
+            )
+            peer.sendall(frame(Kind.ALIKE, 1, 9, alike("t", b"no events at all")))
+            peer.sendall(frame(Kind.ALIKE, 2, 8, alike("t", nonsense)))
+            await hub.publish("t", "sense")
+            for reader in (events, work):
+                found = [(await anext(reader)).data for _ in range(8)]
+                assert sorted(map(str, found)) == ["0", "1", "2", "3", "4", "5", "6", "sense"]
+        with anyio.fail_after(PATIENCE):
+            while caplog.text.count("on '$dead.default.t' was left out") < 10:
+                await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+
+
+async def test_events_that_were_published_together_are_retained_rejected_and_dropped_one_by_one():
+    async with (
+        MultiprocessBroker() as hub,
+        hub.subscribe("t", buffer=5) as few,
+        hub.subscribe("$dead.**") as dead,
+        hub.consume("t", ack="manual") as work,
+    ):
+        await hub.publish_many("t", range(20), headers={"a": "b"})
+        assert few.dropped == 15
+        assert [(await anext(few)).data for _ in range(5)] == [15, 16, 17, 18, 19]
+        deliveries = work.deliveries()
+        for number in range(20):
+            delivery = await anext(deliveries)
+            assert delivery.event.data == number
+            await (delivery.reject("why not") if number == 7 else delivery.ack())
+        letter = await anext(dead)
+        assert (letter.data, letter.headers["a"], letter.headers["dead-letter-reason"]) == (7, "b", "why not")
+        async with hub.subscribe("t", start="earliest") as late:
+            assert [(await anext(late)).data for _ in range(20)] == [*range(20)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=6), st.data())
+def test_sheaves_that_were_cut_come_out_as_their_events_in_order(made, data):
+    events, numbers = [], count()
+    for size, is_sheaf in made:
+        some = [Event("t", next(numbers)) for _ in range(size)]
+        events += slips(Sheaf("t", size, encode_many(some))) if is_sheaf else map(pack, some)
+    begin = data.draw(st.integers(0, len(events)))
+    end = data.draw(st.integers(begin, len(events)))
+    pieces = [*bodies(events[begin:end])]
+    found = [event.data for _, body in pieces for event in decode_many(body)]
+    assert found == [*range(begin, end)]
+    assert [size for size, _ in pieces] == [len(decode_many(body)) for _, body in pieces]
+    assert [event.data for event in map(unpack, map(opened, events))] == [*range(len(events))]
 
 
 async def test_a_frame_that_is_too_large_is_not_waited_for():

@@ -15,6 +15,7 @@ from dpcore import Feed, Held, Interest, Settlement
 from dpcore.errors import BrokerLostError, BrokerStateError, SubscriptionError, WireError
 from dpcore.events import Event, Packed, decode_many, decode_packed_many, unpack
 from dpcore_plugins.brokers.multiprocess.link import Link
+from dpcore_plugins.brokers.multiprocess.sheaves import SENSELESS
 from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, Settled, packed, unpacked
 
 __all__ = ("MemberFeed", "PeerFeed", "ReaderFeed")
@@ -250,7 +251,7 @@ class MemberFeed(PeerFeed):
     async def receive(self, limit: int) -> Sequence[Held]:
         """Wait for events, and return one to *limit* of them."""
         self._learn()
-        while not self._held and not self._batches:
+        while not self._has_some(limit):
             if self._is_over():
                 return ()
             self._ask(limit)
@@ -260,10 +261,6 @@ class MemberFeed(PeerFeed):
                 if not self._batches and not self._is_lost:
                     self._unask()
                 raise
-        if self._is_lost:
-            self._is_over()
-            return ()
-        self._decode(limit)
         held = self._held
         taken = [held.popleft() for _ in range(min(limit, len(held)))]
         self._begun += len(taken)
@@ -309,6 +306,13 @@ class MemberFeed(PeerFeed):
         self._coming = 0
         self.link.say(Kind.ASK, self.number, 0)
 
+    def _has_some(self, limit: int) -> bool:
+        """Tell whether something is here that can be worked on; what makes no sense is rejected."""
+        if self._is_lost:  # who could not say what became of it had better not begin
+            return False
+        self._decode(limit)
+        return bool(self._held)
+
     def _decode(self, limit: int) -> None:
         while self._batches and len(self._held) < limit:
             given = self._batches.popleft()
@@ -325,7 +329,12 @@ class MemberFeed(PeerFeed):
             try:
                 self._held.append(Held(unpack(event), attempt, number))
             except WireError as error:
-                self._settled.others.append((number, "reject", 0.0, str(error)))
+                if event.topic.startswith("$dead."):  # who reads the dead letters would get it for ever
+                    _log.error("event %s on %r was left out: %s", event.id, event.topic, error)
+                    self._settled.acks.append(number)
+                else:
+                    self._settled.others.append((number, "reject", 0.0, str(error)))
+                self.link.report_soon(self)
 
     def _give_back(self, events: int) -> None:
         """Give the newest of what is not begun back, for others that have nothing to do."""
@@ -383,4 +392,4 @@ def _apart(given: Given) -> list[Packed]:
         events = decode_packed_many(given.events)
     except WireError:
         events = []
-    return events + [Packed("", Raw(b"\xc1"))] * (len(given.numbers) - len(events))
+    return events + [Packed("", Raw(SENSELESS))] * (len(given.numbers) - len(events))

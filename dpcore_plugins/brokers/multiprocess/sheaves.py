@@ -11,7 +11,10 @@ import msgspec
 from dpcore.errors import WireError
 from dpcore.events import Packed, decode_packed_many, encode_many
 
-__all__ = ("Sheaf", "Slip", "alone", "bodies", "opened", "slips")
+__all__ = ("SENSELESS", "Sheaf", "Slip", "alone", "bodies", "opened", "slips")
+
+SENSELESS = b"\xa1\xff"
+"""A payload that is one whole value and yet none: text that is no UTF-8."""
 
 _BYTES = 1 << 20  # in one piece, where more than one event is in it
 
@@ -33,7 +36,7 @@ class Sheaf:
                 self._events = decode_packed_many(self.body)
             except WireError:
                 self._events = []
-            self._events += [Packed(self.topic, msgspec.Raw(b"\xc1"))] * (self.count - len(self._events))
+            self._events += [Packed(self.topic, msgspec.Raw(SENSELESS))] * (self.count - len(self._events))
         return self._events
 
 
