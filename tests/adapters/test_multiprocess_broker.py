@@ -492,6 +492,28 @@ async def test_the_readers_of_a_peer_that_is_left_read_what_is_left_and_the_hub_
         await hub.publish("t", 1)
 
 
+@pytest.mark.parametrize("drain", [0, 0.05])
+async def test_whoever_waits_for_room_when_its_peer_is_left_is_told_and_nothing_of_it_is_published(drain):
+    refused: list[int] = []
+
+    async def publish(broker: Broker, number: int) -> None:
+        with pytest.raises(BrokerStateError, match="was left"):
+            await broker.publish("full", number)
+        refused.append(number)
+
+    async with MultiprocessBroker() as hub, hub.subscribe("full", buffer=1, overflow="block") as full:
+        async with anyio.create_task_group() as tasks:
+            async with at(hub.address) as other:
+                other.drain = drain
+                await other.publish("full", 0)
+                for number in range(1, 4):
+                    tasks.start_soon(publish, other, number)
+                await anyio.wait_all_tasks_blocked()
+        assert sorted(refused) == [1, 2, 3]
+        await hub.complete("full")
+        assert [event.data async for event in full] == [0]
+
+
 # ---------------------------------------------------------------- forks and deaths
 
 

@@ -25,6 +25,7 @@ from dpcore_plugins.brokers.multiprocess.wire import Kind, alike, packed, unpack
 __all__ = ("MultiprocessBroker",)
 
 _PATIENCE = 10.0  # seconds in which a hub that begins or ends is waited for
+_GOOD_BYE = 1.0  # seconds in which a hub says what it took of what was published last
 _PIECE = 1 << 16  # bytes that are published in one frame, if they are of several events
 _MANY = 1024  # events in one frame
 _ALIKE = 8  # events of one topic from which on the hub does not look at them
@@ -171,20 +172,21 @@ class MultiprocessBroker(Broker):
         try:
             if self._hub is not None:
                 await self._end_hub(drain)
-            elif drain:
+            else:
                 await self._leave(link, drain)
         finally:
             await link.leave()
 
     async def _leave(self, link: Link, drain: float) -> None:
-        with anyio.move_on_after(drain):
+        with anyio.move_on_after(max(drain, _GOOD_BYE)):
             try:
                 await link.ask(Kind.LEAVE)
             except DpcoreError:  # then nothing is left to be read
                 return
-            for hearer in [*link.hearers.values()]:
-                if isinstance(hearer, MemberFeed):
-                    hearer.release()
+        for hearer in [*link.hearers.values()]:
+            if isinstance(hearer, MemberFeed):
+                hearer.release()
+        with anyio.move_on_after(drain):
             await link.idle()
 
     async def _end_hub(self, drain: float) -> None:

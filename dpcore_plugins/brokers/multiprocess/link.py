@@ -216,24 +216,26 @@ class Link:
             return False
         return True
 
-    def _hear_some(self) -> None:
+    def _hear_some(self) -> bool:
+        """Hear what is there; False if there was nothing."""
         if self._over:
-            return
+            return False
         try:
             data = self._socket.recv(_READ)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self._lose(f"the connection broke ({error.strerror})")
-            return
+            return False
         if not data:
             self._lose(f"process {self.hub_pid}, in which it was, died")
-            return
+            return False
         try:
             for heard in self._cut.cut(data):
                 self.hear(*heard)
         except NonsenseError as error:
             self._lose(f"it spoke nonsense: {error}")
+        return True
 
     def hear(self, kind: int, number: int, count: int, body: bytes) -> None:
         """Take one thing that the hub said."""
@@ -295,16 +297,19 @@ class Link:
             await self._taken(asked, topic, me)
         except BaseException as error:  # noqa: BLE001  (raised again, unless it was taken all the same)
             await self._withdraw(asked, number, error)
+        else:
+            self._raise(asked.error)
+            if not asked.is_taken:
+                raise self._was_left()
         finally:
             self._flight -= size
             if self._queue:
                 self._queue.popleft().set()
-        self._raise(asked.error)
 
     def _raise(self, error: DpcoreError | None) -> None:
         if error is not None:
             if self.is_leaving and isinstance(error, BrokerLostError):
-                raise BrokerStateError(str(self.place), "was left") from None
+                raise self._was_left() from None
             raise error
 
     async def _room(self, size: int) -> None:
@@ -381,9 +386,12 @@ class Link:
     def check(self) -> None:
         """Raise if there is nobody to ask any more."""
         if self._left:
-            raise BrokerStateError(str(self.place), "was left")
+            raise self._was_left()
         if self._lost is not None:
             raise self._lost()
+
+    def _was_left(self) -> BrokerStateError:
+        return BrokerStateError(str(self.place), "was left")
 
     def forked(self) -> None:
         """Let go of the parent's connection in a forked process."""
@@ -403,7 +411,7 @@ class Link:
     def _end(self) -> None:
         asked, self._asked = self._asked, {}
         for one in asked.values():
-            one.answer(taken=False, error=None if self._lost is None else self._lost())
+            one.answer(taken=False, error=self._was_left() if self._lost is None else self._lost())
         for hearer in [*self.hearers.values()]:
             hearer.lose()
         while self._queue:
@@ -421,12 +429,14 @@ class Link:
             forkless.discard(self)
 
     async def leave(self) -> None:
-        """Send what is left, and end the connection."""
+        """Send what is left, hear what was said until now, and end the connection."""
         with anyio.move_on_after(1):
             self.flush()
             while self._stuck is not None and not self._over:
                 self._sent = anyio.Event()
                 await self._sent.wait()
+        while not self._over and self._hear_some():  # whoever was answered need not be told that it is uncertain
+            pass
         if not self._over:
             self._left = True
             self._end()

@@ -298,9 +298,12 @@ class Connected(Connection):
     def _withdraw(self, number: int, _: int, __: bytes) -> None:
         publication = self.waiting.get(number)
         if publication is not None:  # otherwise the answer is on its way
-            publication.withdraw()
-            self.finished(publication)
-            self.say(Kind.WITHDRAWN, number, publication.at)
+            self._take_back(publication)
+
+    def _take_back(self, publication: Publication) -> None:
+        publication.withdraw()
+        self.finished(publication)
+        self.say(Kind.WITHDRAWN, publication.number, publication.at)
 
     def refuse(self, number: int, error: DpcoreError) -> None:
         """Answer a request with an error."""
@@ -389,7 +392,9 @@ class Connected(Connection):
         self.say(Kind.ANSWER, number, 0, packed(list(self.hub.exchange.topics)))
 
     def _leave(self, number: int, _: int, __: bytes) -> None:
-        """Let the subscriptions of this peer end: readers when they have read what is left."""
+        """Wait no longer for room, and let the subscriptions of this peer end: readers when they have read what is left."""
+        for publication in [*self.waiting.values()]:
+            self._take_back(publication)
         for outlet in self.outlets.values():
             if isinstance(outlet, ReaderOutlet):
                 left = list(outlet.reader.queue)
