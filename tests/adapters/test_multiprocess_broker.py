@@ -502,13 +502,12 @@ async def test_whoever_waits_for_room_when_its_peer_is_left_is_told_and_nothing_
         refused.append(number)
 
     async with MultiprocessBroker() as hub, hub.subscribe("full", buffer=1, overflow="block") as full:
-        async with anyio.create_task_group() as tasks:
-            async with at(hub.address) as other:
-                other.drain = drain
-                await other.publish("full", 0)
-                for number in range(1, 4):
-                    tasks.start_soon(publish, other, number)
-                await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as tasks, at(hub.address) as other:
+            other.drain = drain
+            await other.publish("full", 0)
+            for number in range(1, 4):
+                tasks.start_soon(publish, other, number)
+            await anyio.wait_all_tasks_blocked()
         assert sorted(refused) == [1, 2, 3]
         await hub.complete("full")
         assert [event.data async for event in full] == [0]
