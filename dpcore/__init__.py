@@ -47,6 +47,7 @@ _HOMES = {
     "Executor": "ports.executor",
     "Feed": "ports.subscription",
     "Fence": "ports.runstore",
+    "Group": "groups",
     "Held": "groups",
     "IOManager": "ports.io",
     "Interest": "groups",

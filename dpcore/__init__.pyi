@@ -8,6 +8,7 @@ from dpcore.events.cloudevents import to_cloudevent as to_cloudevent
 from dpcore.events.envelope import Event as Event
 from dpcore.exchange import Exchange as Exchange
 from dpcore.exchange import Reader as Reader
+from dpcore.groups import Group as Group
 from dpcore.groups import Held as Held
 from dpcore.groups import Interest as Interest
 from dpcore.groups import Member as Member
@@ -61,6 +62,7 @@ __all__ = (
     "Executor",
     "Feed",
     "Fence",
+    "Group",
     "Held",
     "IOManager",
     "Interest",

@@ -22,6 +22,7 @@ __all__ = (
     "AppStateError",
     "ArgumentError",
     "BrokerLostError",
+    "BrokerRefusedError",
     "BrokerStateError",
     "BufferFullError",
     "CloudEventError",
@@ -904,6 +905,18 @@ class BrokerLostError(DpcoreError, ConnectionError):
             f"broker {self.broker} is gone: {self.cause}; what was being published may or may not have been taken, "
             "so publish it again where a repetition does no harm"
         )
+
+
+class BrokerRefusedError(DpcoreError, ConnectionRefusedError):
+    """A broker that others share cannot be entered."""
+
+    def __init__(self, broker: str, problem: str, cure: str) -> None:
+        super().__init__(broker, problem)
+        self.args = broker, problem, cure  # of three OSError would take the last for a file
+        self.broker, self.problem, self.cure = broker, problem, cure
+
+    def __str__(self) -> str:
+        return f"broker {self.broker} cannot be entered: {self.problem}; {self.cure}"
 
 
 class TopicCompletedError(DpcoreError, ValueError):

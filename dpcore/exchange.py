@@ -27,6 +27,7 @@ class Reader:
     """A subscription without a group: every event that it matches waits in *queue*, up to its capacity."""
 
     __slots__ = (
+        "buffer",
         "capacity",
         "dropped",
         "ended",
@@ -42,7 +43,8 @@ class Reader:
 
     def __init__(self, interest: Interest, literals: Iterable[str] | None) -> None:
         self.interest = interest
-        self.capacity = interest.buffer
+        self.buffer = interest.buffer
+        self.capacity = interest.buffer  # less than the buffer where some of it is on its way to another process
         self.limit = interest.buffer if interest.overflow in ("block", "error") else _NO_LIMIT
         self.queue: deque[Event] = deque()
         self.dropped = 0
@@ -229,7 +231,7 @@ class Exchange:
         for target in topic.targets:
             if self._room(target) < places:
                 if target.group.overflow == "error":
-                    raise BufferFullError(topic.name, str(target), target.capacity)
+                    raise BufferFullError(topic.name, str(target), target.group.buffer)
                 full = full or target
         return full
 
@@ -422,6 +424,8 @@ def _run(events: Sequence[Event], name: str) -> int:
                 break
         else:
             return len(events)
+    if [event.topic for event in events].count(name) == len(events):  # of another process, whose topics are equal only
+        return len(events)
     return next((place for place, event in enumerate(events) if event.topic != name), len(events))
 
 

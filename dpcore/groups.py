@@ -116,7 +116,7 @@ class Shard:
             group.dropped += 1
             if group.overflow == "drop_newest" or self.first() is None:
                 return
-            self.pop()
+            group.forget(self.pop())
             self.count -= 1
         self.count += 1
         group.seq += 1
@@ -145,13 +145,14 @@ class Shard:
 class Lane:
     """The order of one key within a group: one member has its events in hand, the others wait."""
 
-    __slots__ = ("delayed", "member", "out", "parked")
+    __slots__ = ("delayed", "member", "out", "parked", "turn")
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.out = 0
         self.delayed = 0
         self.parked: list[Entry] = []
+        self.turn: Entry | None = None  # which may be taken, of several that were parked
 
 
 class Member:
@@ -273,6 +274,9 @@ class Group:
         self._literals: dict[str, list[tuple[str, ...]]] = {}  # those of no wildcard, by topic
         self._wildcards: list[tuple[str, ...]] = []
         self._ending = False  # whether some member has nothing more to come
+        self.one_by_one = False
+        """Whether a member has one event of a key at a time: for a broker that sends events ahead, and so could not
+        keep a member from working on the next one when it gives one back."""
         self.shards: dict[tuple[tuple[str, ...], ...], Shard] = {}
         self._lanes: dict[str, Lane] = {}
         self._delayed: list[tuple[float, int, Entry]] = []
@@ -367,12 +371,29 @@ class Group:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane()
-        if lane.delayed or lane.parked or (lane.out and lane.member is not member):
+        may = self._may(lane, entry, member)
+        if lane.turn is entry:
+            lane.turn = None
+        if not may:
             heappush(lane.parked, entry)
             return False
         lane.member = member
         lane.out += 1
         return True
+
+    def _may(self, lane: Lane, entry: Entry, member: Member) -> bool:
+        if lane.delayed or (lane.out and (self.one_by_one or lane.member is not member)):
+            return False
+        if not self.one_by_one:
+            return not lane.parked
+        return not (lane.turn and lane.turn < entry) and not (lane.parked and lane.parked[0] < entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Let the next of its key have its turn, because *entry* was dropped."""
+        key = entry.event.key
+        if key is not None and (lane := self._lanes.get(key)) is not None and lane.turn is entry:
+            lane.turn = None
+            self._free(key, lane)
 
     def _let_go(self, entry: Entry, *, delayed: bool) -> None:
         key = entry.event.key
@@ -385,6 +406,12 @@ class Group:
 
     def _free(self, key: str, lane: Lane) -> None:
         if lane.out or lane.delayed:
+            return
+        if self.one_by_one and (lane.turn or lane.parked):  # to put all of them back for each one would take n * n
+            if lane.turn is None:
+                lane.turn = entry = heappop(lane.parked)
+                heappush(entry.shard.returned, entry)
+                self.rouse(entry.shard)
             return
         del self._lanes[key]
         for entry in lane.parked:

@@ -19,6 +19,12 @@ _BROKERS = (
         summary="events as they are, in this process",
         capabilities=frozenset({"blocks", "completes", "delay", "groups", "keys", "retains"}),
     ),
+    Provider[Any](
+        name="multiprocess",
+        target="dpcore_plugins.brokers.multiprocess:MultiprocessBroker",
+        summary="events between the processes of one machine",
+        capabilities=frozenset({"blocks", "completes", "delay", "groups", "keys", "processes", "retains"}),
+    ),
 )
 
 _IO = (

@@ -25,6 +25,11 @@ EXAMPLES = [
         "broker MultiprocessBroker is gone: its hub has ended; what was being published may or may not have been taken, so publish it again where a repetition does no harm",
     ),
     (
+        errors.BrokerRefusedError("multiprocess:/run/hub", "there is no hub", "enter the one that is the hub first"),
+        ConnectionRefusedError,
+        "broker multiprocess:/run/hub cannot be entered: there is no hub; enter the one that is the hub first",
+    ),
+    (
         errors.TopicCompletedError("orders.eu"),
         ValueError,
         "topic 'orders.eu' was completed, so nothing was published; publish on another, or complete it later",

@@ -16,9 +16,10 @@ T = (("t",),)
 class World:
     """A group that reads topic t, and what it has buried."""
 
-    def __init__(self, *, buffer=100, overflow="block", max_deliveries=3):
+    def __init__(self, *, buffer=100, overflow="block", max_deliveries=3, one_by_one=False):
         self.letters: list[Event] = []
         self.group = Group("g", buffer, overflow, max_deliveries, self.letters.append)
+        self.group.one_by_one = one_by_one
         self.shard = self.group.shard(T)
         self.published = 0
 
@@ -185,6 +186,37 @@ def test_one_member_may_have_several_events_of_a_key_in_order():
     assert numbers(two.take(9)) == [2]
 
 
+def test_where_events_are_sent_ahead_a_member_has_one_of_a_key_at_a_time_and_what_goes_back_comes_first():
+    world = World(one_by_one=True)
+    world.put("a", "a", None, "a", "b")
+    member = world.join()
+    first = member.take(9)
+    assert numbers(first) == [0, 2, 4]
+    settle(member, first[:1], "nack")
+    again = member.take(9)
+    assert (numbers(again), again[0].attempt) == ([0], 2)
+    settle(member, again, "nack", delay=5.0)
+    assert numbers(member.take(9)) == []
+    world.group.wake_due(5.0)
+    for number in (0, 1, 3):
+        taken = member.take(9)
+        assert numbers(taken) == [number]
+        settle(member, taken, "ack")
+    settle(member, first[1:], "ack")
+    assert not world.group._lanes
+
+
+def test_where_one_of_a_key_is_dropped_the_next_has_its_turn():
+    world = World(one_by_one=True, buffer=3, overflow="drop_oldest")
+    world.put("a", "a", "a")
+    member, other = world.join(), world.join()
+    taken = member.take(9)
+    settle(member, taken, "ack")  # 1 may be taken now, and 2 waits for it
+    world.put("b", "b")
+    assert world.group.dropped == 1
+    assert numbers(other.take(9)) == [2, 3]
+
+
 def test_a_delayed_event_of_a_key_holds_up_its_key_and_no_other():
     world = World()
     world.put("a", "b", "a")
@@ -271,9 +303,9 @@ STEPS = st.lists(
 
 
 @settings(deadline=None, max_examples=300)
-@given(steps=STEPS)
-def test_whatever_happens_nothing_is_lost_or_held_twice_and_every_key_is_held_by_one(steps):
-    world, now = World(max_deliveries=3), 0.0
+@given(steps=STEPS, one_by_one=st.booleans())
+def test_whatever_happens_nothing_is_lost_or_held_twice_and_every_key_is_held_by_one(steps, one_by_one):
+    world, now = World(max_deliveries=3, one_by_one=one_by_one), 0.0
     members = [world.join() for _ in range(3)]
     acked: Counter[int] = Counter()
     for step, *arguments in steps:
@@ -304,6 +336,9 @@ def check(world, members, acked):
             holders[entry.event.key].add(number)
     assert len({entry.event.data for entry in out}) == len(out)
     assert all(len(who) == 1 for key, who in holders.items() if key is not None)
+    if world.group.one_by_one:
+        keys = [entry.event.key for entry in out if entry.event.key is not None]
+        assert len(set(keys)) == len(keys)
     parked = sum(len(lane.parked) for lane in world.group._lanes.values())
     waiting = len(world.shard.queue) + len(world.shard.returned)
     assert world.shard.count == waiting + parked + len(out) + len(world.group._delayed)

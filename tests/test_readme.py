@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_overloads
 
+import anyio
 import pytest
 
-from dpcore import Plugins, Registry
+from dpcore import App, Plugins, Registry
 from dpcore.groups import Overflow
 from dpcore.hookspecs import SPECS
 from dpcore.providers import KINDS
@@ -120,6 +121,25 @@ def test_the_program_is_the_one_among_the_examples() -> None:
     assert [line for line in lines if line] == [
         line for line in re.sub(r'^ *""".*?"""\n', "", example, flags=re.DOTALL | re.MULTILINE).splitlines() if line
     ]
+
+
+def test_what_the_shell_publishes_the_shell_shows(tmp_path: Path) -> None:
+    """The lines are run as they are, but for where the hub is."""
+    publish, tail = next(block.text for block in BLOCKS if block.text.startswith("dpcore publish")).splitlines()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DPCORE_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+
+    async def shown() -> list[str]:
+        async with App(Registry(), broker=f"multiprocess:{tmp_path / 'hub.sock'}") as app:
+            await app.broker()
+            lines = [line.replace("/run/shop", str(tmp_path)) for line in (publish, tail)]
+            with anyio.fail_after(60):
+                done = [await anyio.run_process(line, cwd=tmp_path, env=environment) for line in lines]
+            return [one.stdout.decode() for one in done]
+
+    printed, seen = anyio.run(shown)
+    assert printed.strip()
+    assert seen.split(maxsplit=1)[1] == 'orders.eu.paid  {"order":7}\n'
 
 
 # ---------------------------------------------------------------- the lines that install

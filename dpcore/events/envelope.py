@@ -79,7 +79,8 @@ _NEVER = datetime.max.replace(tzinfo=UTC).timestamp()
 _NOTHING = msgspec.Raw(b"\xc0")  # None, as msgpack writes it
 
 
-class Packed(msgspec.Struct, frozen=True, array_like=True, tag=VERSION, tag_field="version"):
+# No gc: what it holds is text and bytes, with which no circle can be made.
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=VERSION, tag_field="version", gc=False):
     """An event whose payload is still encoded: for who only passes it on.
 
     Its fields are those of :class:`Event`, in their order; *data* is a

@@ -115,7 +115,7 @@ class Broker(Adapter):
         self.require("completes", f"complete {topic!r}")
 
     async def start(self) -> None:
-        """Connect; called when the broker is entered."""
+        """Connect; called when the broker is entered, with :attr:`tasks` to start what runs beside it."""
 
     async def stop(self, drain: float) -> None:
         """Give readers *drain* seconds to read what is left, and disconnect; called once when it is left."""
@@ -140,11 +140,17 @@ class Broker(Adapter):
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise BrokerStateError(str(self), "is entered already")
-        await self.start()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        try:
+            await self.start()
+        except BaseException:
+            tasks, self._tasks = self._tasks, None
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+            raise
         now = time if type(self.clock) is SystemClock else self._clock_time
         self._hot = (not self.strict, self.offer, self.on_published, self.source, Ids().next, now)
         self._inbox = Inbox(self)
-        self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._inbox.publish)
         return self
 

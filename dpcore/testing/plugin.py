@@ -7,6 +7,7 @@ is imported when a test first asks for it.
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,37 @@ pytest.register_assert_rewrite(
 )
 
 _SEEN = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Have an option that names adapters to be tested, and say what it does."""
+    parser.getgroup("dpcore").addoption(
+        "--dpcore-adapter",
+        action="append",
+        default=[],
+        metavar="KIND:NAME",
+        help="with --pyargs dpcore.testing: test the adapter of that name, such as broker:memory or "
+        "'store:sqlite?sync=true', by the suite of its kind; {tmp_path} in its address is a folder of each test's own; "
+        "may be given several times",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look at the adapters that are named, before anything is collected."""
+    if names := config.getoption("dpcore_adapter"):
+        from dpcore.testing.adapter import CHOSEN, choose
+
+        config.stash[CHOSEN] = choose(names)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Have the suites of the adapters that are named in the place of the one module that is collected here."""
+    if module_path != Path(__file__).with_name("test_adapter.py"):
+        return None
+    from dpcore.testing.adapter import AdapterModule
+
+    module: pytest.Module = AdapterModule.from_parent(parent, path=module_path)
+    return module
 
 
 @pytest.fixture

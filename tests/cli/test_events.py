@@ -1,0 +1,131 @@
+"""``dpcore publish`` and ``dpcore tail``."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SOCKET = "multiprocess:hub.sock"
+
+HUB = """
+import anyio
+from dpcore import App, Registry
+
+async def main():
+    async with App(Registry(), broker="multiprocess:hub.sock") as app:
+        await app.declare("ready")
+        print("ready", flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+def hub_process(folder):
+    """Start a program that has a hub; give its address, and the process."""
+    with subprocess.Popen([sys.executable, "-c", HUB], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield SOCKET, process
+        process.kill()
+
+
+@pytest.fixture
+def hub(hub_process):
+    return hub_process[0]
+
+
+def test_the_memory_broker_reaches_nobody_and_that_is_said(command):
+    for arguments in (("publish", "a"), ("tail", "a")):
+        said = command(*arguments, code=2).stderr
+        assert "carries events within one process only, so nobody could be reached" in said
+        assert "choose another, such as --broker multiprocess:.dpcore/hub.sock" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("publish", "a..b", "1"), "the topic 'a..b' is not valid: segment 2 is empty"),
+        (("publish", "a.*", "1"), "is a pattern"),
+        (("publish", "a", "{oops"), "DATA is no JSON: '{oops'"),
+        (("publish", "a", "1", "--header", "x"), "--header takes NAME=VALUE, and not 'x'"),
+        (("tail", "a..b"), "the pattern 'a..b' is not valid: segment 2 is empty"),
+        (("tail", "a", "--group", "my group"), "group='my group' must be"),
+    ],
+)
+def test_what_makes_no_sense_is_told(command, hub, arguments, words):
+    assert words in command(*arguments, "--broker", hub, code=2).stderr
+
+
+def test_where_nobody_listens_there_is_nothing_to_publish_to(command):
+    said = command("publish", "a", "1", "--broker", SOCKET, code=2).stderr
+    assert "hub.sock" in said
+
+
+def test_what_is_published_is_followed(command, start, hub):
+    tail = start("tail", "orders.**", "--broker", hub, "--json", "-n", "3", "--from-start")
+    command(
+        "publish", "orders.eu.paid", '{"id": 7}', "--broker", hub, "--key", "eu", "--type", "Paid", "--header", "a=b"
+    )
+    command("publish", "mail", "no order", "--text", "--broker", hub)
+    first = command("publish", "orders", "--broker", hub).stdout.strip()
+    command("publish", "orders.us", "-", "--broker", hub, input="[1, 2]\n3\n")
+    shown, _ = tail.communicate(timeout=30)
+    assert tail.returncode == 0
+    events = [json.loads(line) for line in shown.splitlines()]
+    assert [(event["topic"], event["data"]) for event in events] == [
+        ("orders.eu.paid", {"id": 7}),
+        ("orders", None),
+        ("orders.us", [1, 2]),
+    ]
+    assert (events[0]["key"], events[0]["type"], events[0]["headers"]) == ("eu", "Paid", {"a": "b"})
+    assert events[1]["id"] == first
+    assert events[0]["time"].endswith("Z")
+
+
+def test_events_are_shown_one_to_a_line_with_time_topic_and_payload(command, hub):
+    command("publish", "orders.eu", '{"id": 7}', "--broker", hub, "--key", "k")
+    line = command("tail", "orders.*", "--broker", hub, "--from-start", "-n", "1").stdout
+    time, topic, key, data = line.split()
+    assert (topic, key, data) == ("orders.eu", "key=k", '{"id":7}')
+    assert len(time) == len("12:00:00.000")
+
+
+def test_a_group_shares_what_is_shown(command, hub):
+    command("publish", "jobs", "-", "--broker", hub, input="1\n2\n3\n")
+    shown = [command("tail", "jobs", "--group", "g", "--broker", hub, "-n", "1", "--json").stdout for _ in range(3)]
+    assert [json.loads(line)["data"] for line in shown] == [1, 2, 3]
+
+
+def followed(command, start, address):
+    """Start a tail, and wait until it has shown something."""
+    command("publish", "first", "--broker", address)
+    tail = start("tail", "*", "--broker", address, "--from-start")
+    assert "first" in tail.stdout.readline()
+    return tail
+
+
+def test_ctrl_c_ends_a_tail(command, start, hub):
+    tail = followed(command, start, hub)
+    tail.send_signal(signal.SIGINT)
+    _, said = tail.communicate(timeout=30)
+    assert (tail.returncode, said) == (130, "dpcore: cancelled\n")
+
+
+def test_a_tail_ends_when_its_hub_does(command, start, hub_process):
+    address, process = hub_process
+    tail = followed(command, start, address)
+    process.kill()
+    _, said = tail.communicate(timeout=30)
+    assert tail.returncode == 2
+    assert "is gone" in said
+
+
+def test_a_tail_ends_when_nobody_reads_what_it_shows(command, start, hub):
+    tail = followed(command, start, hub)
+    tail.stdout.close()
+    tail.stdout = None
+    _, said = tail.communicate(timeout=30)
+    assert (tail.returncode, said) == (0, "")
