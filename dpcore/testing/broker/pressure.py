@@ -446,3 +446,42 @@ class Pressing(Promises, suite=True):
             assert found == [*range(500)]
             with pytest.raises(RuntimeError, match="was left"):
                 await to_thread.run_sync(broker.publish_from_thread, "t", 1)
+
+    async def test_what_threads_published_waits_for_room_when_the_broker_is_left(self, tmp_path: Path) -> None:
+        """A reader that makes it wait gets it all the same, in order, as long as it reads."""
+        broker = self.able(tmp_path, "blocks")
+        found: list[int] = []
+        ready = anyio.Event()
+
+        async def read(events: Subscription) -> None:
+            async with events:
+                ready.set()
+                async for event in events:
+                    found.append(event.data)
+                    await checkpoint()
+
+        with anyio.fail_after(self.patience):
+            async with anyio.create_task_group() as tasks, broker:
+                tasks.start_soon(read, broker.subscribe("t", buffer=1, overflow="block"))
+                await ready.wait()
+                for number in range(20):
+                    broker.publish_from_thread("t", number)
+        assert found == [*range(20)]
+
+    async def test_what_threads_published_and_has_no_room_is_given_up_when_the_broker_is_left(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where nobody reads, it is logged how many that are after the time for the last words."""
+        broker = self.able(tmp_path, "blocks")
+        broker.drain = 0.05
+        events = broker.subscribe("t", buffer=1, overflow="block")
+        with anyio.fail_after(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
+            async with broker:
+                await events.__aenter__()
+                await broker.publish("t", 0)
+                for number in range(3):
+                    broker.publish_from_thread("t", number)
+            await events.__aexit__(None, None, None)
+        assert [record.getMessage() for record in caplog.records if "were not published" in record.getMessage()] == [
+            f"3 events of other threads were not published, because {broker!r} was left"
+        ]
