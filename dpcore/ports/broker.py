@@ -419,6 +419,9 @@ class Broker(Adapter):
         group that nobody has joined before.  *buffer* events wait for it at the most,
         1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
         the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
+        What is retained is replayed whole, even if that is more than the buffer; until less
+        waits than that, ``"block"`` and ``"error"`` take nothing new, and the others drop an
+        event for each that comes.
         A member that says neither *buffer* nor *overflow* takes what its group has.
         With *type* payloads are converted to it, and events whose payload does not fit are
         left out and counted; in a group they go to the dead letters.

@@ -52,6 +52,48 @@ class Pressing(Promises, suite=True):
     async def _dropped(self, events: Subscription, count: int) -> None:
         await self.until(lambda: events.dropped == count)
 
+    @pytest.mark.parametrize("group", [None, "default"])
+    @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "block", "error"])
+    async def test_what_is_retained_is_replayed_whole(self, tmp_path: Path, overflow: Any, group: str | None) -> None:
+        """Nothing of it is dropped for want of room, whatever the policy, before something new comes."""
+        if group is not None:
+            self.able(tmp_path, "groups")
+        if overflow in ("block", "error"):
+            self.able(tmp_path, "blocks")
+        async with self.running(tmp_path, "retains") as broker:
+            count = min(100, self.retained)
+            await broker.publish_many("t", range(count))
+            async with broker.subscribe("t", start="earliest", buffer=10, overflow=overflow, group=group) as events:
+                found = await data(events, 1)
+                assert events.dropped == 0
+                found += await data(events, count - 1)
+                assert found == [*range(count)]
+                assert events.dropped == 0
+                await broker.publish("t", "last")
+                assert await data(events, 1) == ["last"]
+
+    @pytest.mark.parametrize("group", [None, "default"])
+    async def test_what_comes_during_a_replay_finds_no_room_until_less_waits_than_the_buffer(
+        self, tmp_path: Path, group: str | None
+    ) -> None:
+        """The publisher waits, is told, or one event is dropped for each that comes."""
+        if group is not None:
+            self.able(tmp_path, "groups")
+        count = min(100, self.retained)
+        async with self.running(tmp_path, "retains", "blocks") as broker:
+            await broker.publish_many("t", range(count))
+            arguments: Any = {"start": "earliest", "buffer": 10}
+            for overflow, error in (("block", PublishTimeoutError), ("error", BufferFullError)):
+                name = group and f"{group}-{overflow}"
+                async with broker.subscribe("t", **arguments, overflow=overflow, group=name) as events:
+                    with pytest.raises(error):
+                        await elsewhere(broker.publish, "t", "late", timeout=0.01)
+                    assert await data(events, count) == [*range(count)]
+            async with broker.subscribe("t", **arguments, overflow="drop_newest", group=group) as events:
+                await broker.publish("t", "late")
+                await self._dropped(events, 1)
+                assert await data(events, count) == [*range(count)]
+
     @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
     async def test_what_a_group_drops_is_counted(self, tmp_path: Path, overflow: Any) -> None:
         """By the group as a whole; what a member has in hand is not dropped, and has a place until it is acked."""
