@@ -36,7 +36,12 @@ class Feed(ABC):
     """
 
     ready: deque[Event]
-    """Without a group: what has come and was not read yet.  A broker may fill it, and take from its left, by itself."""
+    """Without a group: what has come and was not read yet.
+
+    A broker may fill it, and take from its left, by itself; it counts as waiting, for the
+    interest's buffer.  One that does not, and writes no :meth:`wait`, finds no more in it
+    than the reader has asked for.
+    """
     waiting: Sized = ()
     """While it holds anything, :meth:`freed` is called for each event that is read."""
 
@@ -47,7 +52,9 @@ class Feed(ABC):
     async def receive(self, limit: int) -> Sequence[Held]:
         """Wait for events, and return one to *limit* of them; none says that no more will come.
 
-        A call that is cancelled has taken nothing: what came meanwhile is returned by the next.
+        What waits here until it is asked for is bounded by the interest's buffer, and its
+        overflow says what is done with more.  A call that is cancelled has taken nothing:
+        what came meanwhile is returned by the next.
         """
 
     @abstractmethod
@@ -66,9 +73,12 @@ class Feed(ABC):
         """How many events the policy for overflow has dropped, here or in the group as a whole."""
         return 0
 
-    async def wait(self) -> bool:
-        """Wait until something is :attr:`ready`; False if no more will come."""
-        self.ready.extend(held.event for held in await self.receive(TURN))
+    async def wait(self, limit: int) -> bool:
+        """Wait until something is :attr:`ready`, *limit* events if that many have come; False if no more will come.
+
+        Others on the loop are seen to: this need not wait where something has come.
+        """
+        self.ready.extend(held.event for held in await self.receive(limit))
         return bool(self.ready)
 
     def swap(self, done: Held | None) -> Held | None:  # noqa: ARG002
@@ -172,6 +182,7 @@ class Subscription:
         self._hand: dict[
             int, tuple[Held, Delivery | None]
         ] = {}  # those of a list, and those to be settled by the reader
+        self._come: list[tuple[Held, Event | None, str]] = []  # received and not given yet; or why it is not to be
         self._unfit, self._misfit = 0, ""
         self._left = False
 
@@ -251,26 +262,21 @@ class Subscription:
                 return fitted
         raise StopAsyncIteration
 
-    async def _some(self) -> bool:
-        """Wait until something is ready, or for the others' turn; False if no more will come."""
+    async def _some(self, limit: int = 1) -> bool:
+        """Wait until something is ready, and for the others' turn when it has come; False if no more will come."""
         feed = self._opened()
+        if self._turns <= 0:
+            await checkpoint()
+            self._turns = TURN
         if self._ready:
-            if self._turns <= 0:
-                await checkpoint()
-        else:
-            feed.read_by(_this_task())
-            if not await feed.wait():
-                return False
-        self._turns = TURN
-        return True
+            return True
+        feed.read_by(_this_task())
+        return await feed.wait(limit)
 
     async def _next_held(self) -> Event:
-        while held := await self._receive(1):
-            if (fitted := self._fitted(held[0].event)) is not None:
-                self._current = held[0]
-                return fitted
-            self._hand[id(held[0])] = (held[0], None)
-            await self._reject_unfit(held[0])
+        for held, event in await self._given(1):
+            self._current = held
+            return event
         raise StopAsyncIteration
 
     def batches(self, limit: int = 256) -> AsyncIterator[list[Event]]:
@@ -285,21 +291,16 @@ class Subscription:
 
     async def _batch(self, limit: int) -> list[Event]:
         if self.interest.group is None:
-            while await self._some():
+            while await self._some(limit):
                 if events := self._all_fitted(self._taken(limit)):
                     return events
             raise StopAsyncIteration
-        while batch := await self._receive(limit):
-            events = []
-            for held in batch:
-                self._hand[id(held)] = (held, None)
-                if (fitted := self._fitted(held.event)) is not None:
-                    events.append(fitted)
-                else:
-                    await self._reject_unfit(held)
-            if events:
-                return events
-        raise StopAsyncIteration
+        given = await self._given(limit)
+        if not given:
+            raise StopAsyncIteration
+        for held, _ in given:
+            self._hand[id(held)] = (held, None)
+        return [event for _, event in given]
 
     def _all_fitted(self, events: list[Event]) -> list[Event]:
         if self._fit is None:
@@ -308,12 +309,13 @@ class Subscription:
 
     def _taken(self, limit: int) -> list[Event]:
         ready = self._ready
-        self._turns = 0  # the next list comes after the others' turn
         if len(ready) <= limit:
             events = list(ready)
             ready.clear()
+            self._turns -= len(events)
         else:
             events = [ready.popleft() for _ in range(limit)]
+            self._turns = 0  # the next list comes after the others' turn
         for _ in range(min(len(events), len(self._waiting))):
             self._opened().freed()
         return events
@@ -326,18 +328,14 @@ class Subscription:
     async def _delivery(self) -> Delivery:
         if self.interest.group is None:
             return Delivery(await self._next(), None, self._settle_one)
-        while held := await self._receive(1):
-            event = self._fitted(held[0].event)
-            self._hand[id(held[0])] = (held[0], None)
-            if event is None:
-                await self._reject_unfit(held[0])
-                continue
-            delivery = Delivery(event, held[0], self._settle_one)
-            self._hand[id(held[0])] = (held[0], delivery)
+        for held, event in await self._given(1):
+            delivery = Delivery(event, held, self._settle_one)
+            self._hand[id(held)] = (held, delivery)
             return delivery
         raise StopAsyncIteration
 
-    async def _receive(self, limit: int) -> Sequence[Held]:
+    async def _given(self, limit: int) -> list[tuple[Held, Event]]:
+        """Return what the reader is given next, one to *limit* events that fit; none if no more will come."""
         feed = self._opened()
         if self._ack == "auto" and (self._current is not None or self._hand):
             await self._settle_hand("ack", "acked when the next was asked for")
@@ -346,7 +344,27 @@ class Subscription:
             self._turns = TURN
         self._turns -= limit
         feed.read_by(_this_task())
-        return await feed.receive(limit)
+        if self._fit is None:
+            return [(held, held.event) for held in await feed.receive(limit)]
+        while not (fitting := await self._fitting()):
+            come = await feed.receive(limit)
+            if not come:
+                return []
+            for held in come:
+                event = self._fitted(held.event)
+                self._come.append((held, event, self._misfit))
+        given, self._come = fitting[:limit], self._come[limit:]
+        return given
+
+    async def _fitting(self) -> list[tuple[Held, Event]]:
+        """Return what was received, once what does not fit was rejected; until it is given it is not in hand."""
+        fitting = [(held, event) for held, event, _ in self._come if event is not None]
+        if len(fitting) < len(self._come):
+            await self._settle(
+                [Settlement(held, "reject", 0.0, misfit) for held, event, misfit in self._come if event is None]
+            )
+            self._come = [one for one in self._come if one[1] is not None]
+        return fitting
 
     # ------------------------------------------------------------ settling
 
@@ -368,9 +386,6 @@ class Subscription:
             if delivery is not None:
                 delivery._end(done)
         self._hand = {}
-
-    async def _reject_unfit(self, held: Held) -> None:
-        await self._settle_one(Settlement(held, "reject", 0.0, self._misfit))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         await self._opened(left=True).settle(settlements)

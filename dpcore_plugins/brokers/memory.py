@@ -179,7 +179,7 @@ class _ReaderFeed(Feed):
         self.reader.release(len(taken))
         return taken
 
-    async def wait(self) -> bool:
+    async def wait(self, limit: int = 1) -> bool:  # noqa: ARG002  (all there is becomes ready)
         """Wait until something is ready; False if no more will come."""
         reader = self.reader
         while not reader.queue:

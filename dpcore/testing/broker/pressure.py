@@ -15,6 +15,7 @@ from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from dpcore.errors import BufferFullError, DeadlockError, PublishTimeoutError
+from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
 from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, read_to
 
@@ -83,7 +84,11 @@ class Pressing(Promises, suite=True):
         async with self.running(tmp_path, "retains", "blocks") as broker:
             await broker.publish_many("t", range(count))
             arguments: Any = {"start": "earliest", "buffer": 10}
-            for overflow, error in (("block", PublishTimeoutError), ("error", BufferFullError)):
+            policies: list[tuple[Overflow, type[Exception]]] = [
+                ("block", PublishTimeoutError),
+                ("error", BufferFullError),
+            ]
+            for overflow, error in policies:
                 name = group and f"{group}-{overflow}"
                 async with broker.subscribe("t", **arguments, overflow=overflow, group=name) as events:
                     with pytest.raises(error):

@@ -154,7 +154,7 @@ class ReaderFeed(PeerFeed):
             self.freed()
         return taken
 
-    async def wait(self) -> bool:
+    async def wait(self, limit: int = 1) -> bool:  # noqa: ARG002  (all there is becomes ready)
         """Wait until something is ready; False if no more will come."""
         while not self.ready:
             if self._batches:
