@@ -23,7 +23,7 @@ from dpcore.events import Event, Ids, PayloadReader, check_event, strict
 from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
 from dpcore.ports.inbox import Inbox
-from dpcore.ports.subscription import Acknowledge, Feed, Subscription
+from dpcore.ports.subscription import Acknowledge, Feed, Subscription, this_task
 from dpcore.topics import Pattern, check_pattern, check_topic
 from dpcore.words import listed
 
@@ -72,6 +72,11 @@ class Broker(Adapter):
     """Whether every payload goes through the wire form, as it would between processes."""
     drain: float = 5.0
     """Seconds that readers have to read what is left when the broker is left without an exception."""
+
+    grace: float = 5.0
+    """Seconds for which who publishes waits for another task to begin to read what only its own has subscribed to.
+
+    After that it is a :class:`~dpcore.errors.DeadlockError`."""
 
     may_host: bool = True
     """Whether it may be itself the place where events are kept, for other processes; or else it only connects to one."""
@@ -130,6 +135,8 @@ class Broker(Adapter):
     def wanted(self, topic: str) -> bool:  # noqa: ARG002
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
         return True
+
+    this_task = staticmethod(this_task)
 
     # ------------------------------------------------------------ its life
 

@@ -7,17 +7,27 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import ref
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import DeliveryError, PayloadError, SubscriptionError, UnsupportedError
+from dpcore.errors import (
+    ArgumentError,
+    DeliveryError,
+    PayloadError,
+    SubscriptionError,
+    UnsupportedError,
+    check_argument,
+)
 from dpcore.events import Event, PayloadReader
 from dpcore.groups import Held, Interest, Settled, Settlement
+from dpcore.jobs import writable
 
-__all__ = ("Acknowledge", "Delivery", "Feed", "Subscription")
+__all__ = ("Acknowledge", "Delivery", "Feed", "Subscription", "this_task")
 
 Acknowledge = Literal["auto", "manual"]
 Watch = Callable[[Event, str, str], None]
@@ -85,8 +95,8 @@ class Feed(ABC):
         """Ack *done* and take the next event, both without waiting; None, and nothing has happened, if that cannot be."""
         return None
 
-    def read_by(self, task: int) -> None:  # noqa: B027  (most brokers need not know)
-        """Hear which task reads now; for a broker that tells who waits for itself."""
+    def read_by(self, task: object) -> None:  # noqa: B027  (most brokers need not know)
+        """Hear which task reads now, as :meth:`Broker.this_task` has it; for a broker that tells who waits for itself."""
 
     def freed(self) -> None:  # noqa: B027  (as above)
         """Hear that an event of :attr:`ready` was read."""
@@ -125,11 +135,12 @@ class Delivery:
 
         Raises :class:`~dpcore.errors.UnsupportedError` for a delay where the broker lacks the capability ``delay``.
         """
-        await self._say("nack", "nacked", delay=delay or 0.0)
+        await self._say("nack", "nacked", delay=_delay(delay))
 
     async def reject(self, reason: str = "") -> None:
         """Send the event to the dead letters, with *reason*; it is not delivered again."""
-        await self._say("reject", "rejected", reason=reason)
+        check_argument("reason", reason, str, "a str")
+        await self._say("reject", "rejected", reason=writable(reason))
 
     async def _say(self, how: Settled, done: str, *, delay: float = 0.0, reason: str = "") -> None:
         if self._settled:
@@ -139,8 +150,6 @@ class Delivery:
                 raise UnsupportedError("a subscription without a group", "groups", f"{how} an event")
             self._settled = done
             return
-        if delay < 0:
-            raise ValueError(f"delay={delay!r} must be at least 0 seconds")
         await self._settle(Settlement(self._held, how, delay, reason))
         self._settled = done
 
@@ -265,13 +274,11 @@ class Subscription:
     async def _some(self, limit: int = 1) -> bool:
         """Wait until something is ready, and for the others' turn when it has come; False if no more will come."""
         feed = self._opened()
+        feed.read_by(this_task())
         if self._turns <= 0:
             await checkpoint()
             self._turns = TURN
-        if self._ready:
-            return True
-        feed.read_by(_this_task())
-        return await feed.wait(limit)
+        return bool(self._ready) or await feed.wait(limit)
 
     async def _next_held(self) -> Event:
         for held, event in await self._given(1):
@@ -343,7 +350,7 @@ class Subscription:
             await checkpoint()
             self._turns = TURN
         self._turns -= limit
-        feed.read_by(_this_task())
+        feed.read_by(this_task())
         if self._fit is None:
             return [(held, held.event) for held in await feed.receive(limit)]
         while not (fitting := await self._fitting()):
@@ -422,7 +429,7 @@ class Subscription:
             raise SubscriptionError(
                 self.interest.patterns, f"was made with ack='manual', and {what} cannot be acked", "use .deliveries()"
             )
-        feed.read_by(_this_task())
+        feed.read_by(this_task())
 
 
 class _Batches(AsyncIterator[list[Event]]):
@@ -449,8 +456,17 @@ class _Deliveries(AsyncIterator[Delivery]):
         return await self._subscription._delivery()
 
 
-def _this_task() -> int:
-    """Return what anyio has as the id of the current task, in a fifth of the time."""
-    if (asyncio := sys.modules.get("asyncio")) is not None and asyncio._get_running_loop() is not None:
-        return id(asyncio.current_task())
-    return anyio.get_current_task().id
+def _delay(delay: float | None) -> float:
+    if delay is None:
+        return 0.0
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < inf:
+        raise ArgumentError("delay", delay, "a finite number of seconds, at least 0")
+    return float(delay)
+
+
+def this_task() -> object:
+    """Return what stands for the current task, for as long as it lives, and equals itself only; keeps nothing alive."""
+    if (asyncio := sys.modules.get("asyncio")) is not None and (loop := asyncio._get_running_loop()) is not None:
+        task = asyncio.current_task()
+        return loop if task is None else ref(task)
+    return ref(sys.modules["trio"].lowlevel.current_task())

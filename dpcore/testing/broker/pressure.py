@@ -319,6 +319,42 @@ class Pressing(Promises, suite=True):
                 for number in range(2, 6):
                     await broker.publish("t", number)
 
+    async def test_another_task_has_some_time_to_begin_to_read(self, tmp_path: Path) -> None:
+        """Where nobody has read yet and only the publisher's task subscribed; after that it is told how long it was."""
+        broker = self.able(tmp_path, "blocks")
+        with anyio.fail_after(self.patience):
+            broker.grace = self.patience
+            async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
+                await broker.publish("t", 0)
+                async with anyio.create_task_group() as tasks:
+
+                    async def begin_late() -> None:
+                        await anyio.wait_all_tasks_blocked()
+                        assert await data(events, 2) == [0, 1]
+
+                    tasks.start_soon(begin_late)
+                    await broker.publish("t", 1)
+            broker.grace = 0.05
+            async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
+                await broker.publish("t", 0)
+                with pytest.raises(DeadlockError, match=r"for 0.05 seconds nobody but the task that publishes"):
+                    await broker.publish("t", "refused")
+                assert await data(events, 1) == [0]
+
+    async def test_a_task_is_not_taken_for_one_that_has_ended(self, tmp_path: Path) -> None:
+        """Though it may have its address: a publisher is not told of a deadlock with a reader that is no more."""
+        async with (
+            self.running(tmp_path, "blocks") as broker,
+            broker.subscribe("t", buffer=1, overflow="block") as events,
+        ):
+            await broker.publish("t", 0)
+            assert await elsewhere(data, events, 1) == [0]
+            await broker.publish("t", 1)
+            for _ in range(30):
+                with pytest.raises(PublishTimeoutError):
+                    await elsewhere(broker.publish, "t", "refused", timeout=0.01)
+            assert await data(events, 1) == [1]
+
     async def test_no_deadlock_is_seen_where_another_task_reads(self, tmp_path: Path) -> None:
         """A slow one, or one that was just started, though the publisher has subscribed, and has read before."""
         async with (
