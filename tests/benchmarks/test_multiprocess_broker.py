@@ -61,11 +61,20 @@ def read(told: Any, path: str, group: str | None) -> None:
 def share(told: Any, path: str) -> None:
     """Read as a member of a group, and say how many each list has, until it is told to end."""
 
+    async def tell(events: Any) -> None:
+        told.send(0)
+        async for batch in events.batches(BATCH):
+            told.send(len(batch))
+
     async def work() -> None:
-        async with MultiprocessBroker(path, serve=False, drain=0) as broker, broker.consume("orders.**") as events:
-            told.send(0)
-            async for batch in events.batches(BATCH):
-                told.send(len(batch))
+        async with (
+            MultiprocessBroker(path, serve=False, drain=0) as broker,
+            broker.consume("orders.**") as events,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(tell, events)
+            await anyio.to_thread.run_sync(told.recv)
+            tasks.cancel_scope.cancel()
 
     anyio.run(work)
 
