@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from time import monotonic
 from typing import Any, Protocol
 
 import anyio
@@ -40,7 +39,6 @@ __all__ = ("Hearer", "Link")
 
 _READ = 1 << 18  # bytes that are read at once
 _FLIGHT = 32 << 20  # bytes of publications that the hub has not answered
-_SOON = 0.0002  # seconds for which what became of events may be kept, to be said together
 
 
 class Hearer(Protocol):
@@ -101,7 +99,6 @@ class Link:
         self._out: list[bytes] = []
         self._reporting: dict[Hearer, None] = {}
         self._armed = False
-        self._flushed = 0.0
         self._stuck: memoryview | None = None
         self._unstick = anyio.Event()
         self._sent = anyio.Event()
@@ -146,13 +143,6 @@ class Link:
         self._reporting[hearer] = None
         self.flush()
 
-    def report_in_time(self, hearer: Hearer) -> None:
-        """Have *hearer* report at once, unless something was sent just now; then soon."""
-        if monotonic() - self._flushed > _SOON:
-            self.report_now(hearer)
-        else:
-            self.report_soon(hearer)
-
     def flush(self) -> None:
         """Send everything that waits, in one piece."""
         self._armed = True  # whoever reports now need not arm
@@ -167,7 +157,6 @@ class Link:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._flushed = monotonic()
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
