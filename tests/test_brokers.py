@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 from collections import deque
 
 import anyio
 import pytest
 
 from dpcore import Broker, Event, Feed, Held
-from dpcore.errors import BrokerStateError, GroupSettingsError, UnsupportedError
+from dpcore.errors import ArgumentError, BrokerStateError, GroupSettingsError, UnsupportedError
+from dpcore.events import to_cloudevent
 from dpcore_plugins import MemoryBroker
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +65,50 @@ async def test_members_that_say_nothing_of_buffer_and_policy_take_those_of_their
         assert "has buffer=7 and overflow='error' already, and was asked for with buffer=8" in str(refused.value)
         with pytest.raises(GroupSettingsError):
             await broker.declare("t", groups=["default"], overflow="block")
+
+
+# ---------------------------------------------------------------- sources
+
+
+async def test_each_entered_broker_is_a_source_until_one_is_named():
+    async with MemoryBroker() as one, MemoryBroker() as two:
+        sources = {(await broker.publish("t")).source for broker in (one, two)}
+        assert sources == {one.source, two.source}
+        assert len(sources) == 2
+        assert all(re.fullmatch(rf"dpcore://[^/\s]+/{os.getpid()}/[0-9a-f]{{8}}", source) for source in sources)
+        one.source = "urn:shop"
+        made = await one.publish("t")
+        assert made.source == "urn:shop"
+        assert json.loads(to_cloudevent(made)[1])["source"] == "urn:shop"
+        with pytest.raises(ArgumentError, match="source=7 must be a str, best a URI"):
+            one.source = 7
+    first = two.source
+    async with two:
+        assert two.source != first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_forked_process_that_goes_on_publishing_is_another_source_with_ids_of_its_own():
+    code = (
+        "import os, sys, trio\n"
+        "from dpcore_plugins import MemoryBroker\n"
+        "async def main():\n"
+        "    async with MemoryBroker() as broker:\n"
+        "        await broker.publish('t')\n"
+        "        child = os.fork()\n"
+        "        if child: os.waitpid(child, 0)\n"
+        "        event = await broker.publish('t')\n"
+        "        os.write(1, f'{event.id} {event.source} {os.getpid()}\\n'.encode())\n"
+        "        if not child: os._exit(0)\n"
+        "trio.run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len({line[0] for line in lines}) == len({line[1] for line in lines}) == 2
+    assert all(f"/{pid}/" in source for _, source, pid in lines)
+
+
+# ---------------------------------------------------------------- leaving
 
 
 class HangsWhenLeft(MemoryBroker):

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import time
 from types import TracebackType
 from typing import Any, ClassVar, Self, final, get_args
+from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import anyio
 import msgspec
@@ -89,9 +91,6 @@ class Broker(Adapter):
     address: str | None = None
     """The string by which other processes select this very broker, once it is entered; with ``processes``."""
 
-    source: str = f"dpcore://{socket.gethostname()}/{os.getpid()}"
-    """What the events that are published here name as their source."""
-
     # ------------------------------------------------------------ for the adapter
 
     @abstractmethod
@@ -143,6 +142,25 @@ class Broker(Adapter):
     _tasks: TaskGroup | None = None
     _leaving = False
     _turns = 0
+    _source: str | None = None
+    _own_source = ""
+
+    @property
+    def source(self) -> str:
+        """What the events that are published here name as their source; it may be set, best to a URI.
+
+        Until it is set, it is another one each time the broker is entered, and in a process
+        that was forked since: ids increase within it.
+        """
+        return self._own_source if self._source is None else self._source
+
+    @source.setter
+    def source(self, source: str) -> None:
+        if not isinstance(source, str):
+            raise ArgumentError("source", source, "a str, best a URI")
+        self._source = source
+        if self._tasks is not None:
+            self._renew()
 
     @final
     async def __aenter__(self) -> Self:
@@ -156,8 +174,8 @@ class Broker(Adapter):
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
             raise
-        now = time if type(self.clock) is SystemClock else self._clock_time
-        self._hot = (not self.strict, self.offer, self.on_published, self.source, Ids().next, now)
+        self._renew()
+        _ENTERED[id(self)] = self
         self._inbox = Inbox(self)
         self._tasks.start_soon(self._inbox.publish)
         return self
@@ -177,12 +195,19 @@ class Broker(Adapter):
             await self._inbox.close(drain)
         finally:
             self._tasks, self._leaving = None, False
+            _ENTERED.pop(id(self), None)
             with anyio.move_on_after(drain + _LEAVING, shield=True) as scope:
                 await self.stop(drain)
             if scope.cancelled_caught:
                 _log.warning("broker %s was not left within %g seconds, and is given up", self, drain + _LEAVING)
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+
+    def _renew(self) -> None:
+        """Have what is published from now on be of a source, and have ids, that nobody has had before."""
+        self._own_source = f"dpcore://{quote(socket.gethostname())}/{os.getpid()}/{os.urandom(4).hex()}"
+        now = time if type(self.clock) is SystemClock else self._clock_time
+        self._hot = (not self.strict, self.offer, self.on_published, self.source, Ids().next, now)
 
     def _clock_time(self) -> float:
         return self.clock.now().timestamp()
@@ -473,6 +498,19 @@ class Broker(Adapter):
 
     async def _itself(self) -> Self:
         return self
+
+
+# By id, since a broker need not have a hash.  Those of a forked process go on where it has copies of them, as trio lets it.
+_ENTERED: WeakValueDictionary[int, Broker] = WeakValueDictionary()
+
+
+def _renew_all() -> None:
+    for broker in [*_ENTERED.values()]:
+        broker._renew()
+
+
+if hasattr(os, "register_at_fork"):  # where a process can fork at all
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 def subscription(

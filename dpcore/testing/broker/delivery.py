@@ -131,6 +131,21 @@ class Delivering(Promises, suite=True):
             assert broker.source
             assert {event.id for event in [await anext(events) for _ in published]} == set(ids)
 
+    async def test_ids_increase_within_a_source(self, tmp_path: Path) -> None:
+        """Also where a broker is entered again, or another one in the same process: that is another source."""
+        broker, found = self.make(tmp_path), dict[str, list[str]]()
+        with anyio.fail_after(self.patience):
+            for _ in range(8):
+                async with broker:
+                    for event in await broker.publish_many("t", range(3)):
+                        found.setdefault(event.source, []).append(event.id)
+            broker.source = "urn:shop"
+            async with broker:
+                assert (await broker.publish("t", 1)).source == "urn:shop"
+                broker.source = "urn:other"
+                assert {event.source for event in await broker.publish_many("t", [2])} == {"urn:other"}
+        assert all(ids == sorted(ids) for ids in found.values())
+
     async def test_an_event_of_ones_own_keeps_what_it_has(self, tmp_path: Path) -> None:
         """Its id, time and source; what it lacks is stamped."""
         async with self.running(tmp_path) as broker, broker.subscribe("t") as events:
