@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from heapq import merge
-from itertools import repeat
+from heapq import heapify, heappop, heapreplace, merge
+from itertools import islice, repeat
 from typing import Any
 
 from dpcore.errors import BufferFullError, GroupSettingsError, TopicCompletedError
@@ -120,12 +120,12 @@ class Reader:
 class Topic:
     """One topic that was published to or declared."""
 
-    __slots__ = ("completed", "declared", "guarded", "log", "name", "readers", "shards", "sole", "targets", "version")
+    __slots__ = ("completed", "guarded", "log", "name", "readers", "shards", "sole", "targets", "version")
 
     def __init__(self, name: str, retain: int) -> None:
         self.name = name
         self.log: deque[Event] = deque(maxlen=retain)
-        self.completed = self.declared = False
+        self.completed = False
         self.version = -1
         self.readers: tuple[Reader, ...] = ()
         self.shards: tuple[Shard, ...] = ()
@@ -139,14 +139,16 @@ class Exchange:
 
     *retain* events of each topic are kept for those who come later, *total* at the
     most of all topics together; an event of a group that is not acked after
-    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Beyond 100,000
-    topics those that were seen first are forgotten, but for declared ones: with what was
-    retained of them, and that they were completed.
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Of the topics
+    that nobody declared 100,000 are known at the most; beyond that those that were seen
+    first are forgotten, with what was retained of them, and that they were completed.
     """
 
     def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
         self.retain, self.total, self.max_deliveries = retain, total, max_deliveries
         self.topics: dict[str, Topic] = {}
+        self._passing: dict[str, None] = {}  # those that nobody declared, the first seen first
+        self._logged: dict[Topic, None] = {}  # those of which something is retained
         self._completed: dict[str, Topic] = {}
         self.groups: dict[str, Group] = {}
         self.readers: dict[Reader, None] = {}
@@ -168,7 +170,7 @@ class Exchange:
         if (sole := topic.sole) is not None and len(queue := sole.queue) < sole.capacity:  # most topics have one reader
             log = topic.log
             if len(log) < self.retain:
-                self._count()
+                self._count(topic)
             log.append(event)
             queue.append(event)
             if sole.wake is not None:
@@ -178,7 +180,7 @@ class Exchange:
             return full
         log = topic.log
         if len(log) < self.retain:
-            self._count()
+            self._count(topic)
         log.append(event)
         for reader in topic.readers:
             queue = reader.queue
@@ -192,10 +194,13 @@ class Exchange:
             shard.put(event)
         return None
 
-    def _count(self) -> None:
+    def _count(self, topic: Topic) -> None:
+        """Make room for one more event of *topic* that is to be retained."""
         self._kept += 1
         if self._kept > self.total:
             self._trim()
+        if not topic.log:
+            self._logged[topic] = None
 
     def offer_many(self, events: Sequence[Event]) -> int:
         """Give as many of *events* as are of one topic and everybody has room for; return how many that were."""
@@ -212,6 +217,8 @@ class Exchange:
             events = events[:room]
         self._kept += max(0, min(room, self.retain - len(topic.log)))
         topic.log.extend(events)
+        if self.retain:
+            self._logged[topic] = None
         if self._kept > self.total:
             self._trim()
         for reader in topic.readers:
@@ -259,28 +266,38 @@ class Exchange:
         return topic
 
     def _found(self, name: str) -> Topic:
-        if len(self.topics) >= _MOST_TOPICS:
+        check_topic(name)
+        if len(self._passing) >= _MOST_TOPICS:
             self._forget_topics()
-        topic = self.topics[name] = Topic(check_topic(name), self.retain)
+        self._passing[name] = None
+        topic = self.topics[name] = Topic(name, self.retain)
         return topic
 
     def _forget_topics(self) -> None:
-        """Forget a tenth of the topics, of those nobody declared, the ones that were seen first."""
-        names = [name for name, topic in self.topics.items() if not topic.declared]
-        for name in names[: _MOST_TOPICS // 10]:
-            self._kept -= len(self.topics.pop(name).log)
+        """Forget a tenth of the topics that nobody declared, so that each new one pays for one of them."""
+        for name in [*islice(self._passing, _MOST_TOPICS // 10)]:
+            del self._passing[name]
+            topic = self.topics.pop(name)
+            self._kept -= len(topic.log)
+            self._logged.pop(topic, None)
             self._completed.pop(name, None)
 
     def _trim(self) -> None:
         """Forget the oldest tenth of what is retained, whatever its topic."""
+        logs = [topic.log for topic in self._logged]
+        heads = [(log[0].time, place) for place, log in enumerate(logs)]
+        heapify(heads)
         excess = self._kept - self.total + self.total // 10
-        logs = [topic.log for topic in self.topics.values() if topic.log]
-        for log, _ in _oldest_first(logs):
-            if excess <= 0:
-                break
+        self._kept -= excess
+        for _ in range(excess):
+            place = heads[0][1]
+            log = logs[place]
             log.popleft()
-            self._kept -= 1
-            excess -= 1
+            if log:
+                heapreplace(heads, (log[0].time, place))
+            else:
+                heappop(heads)
+        self._logged = {topic: None for topic in self._logged if topic.log}
 
     # ------------------------------------------------------------ reading
 
@@ -324,7 +341,8 @@ class Exchange:
 
     def declare(self, name: str, interests: Iterable[Interest]) -> None:
         """Make a topic known, and groups that read it from now on, before any member has come."""
-        self._current(name).declared = True
+        self._current(name)
+        self._passing.pop(name, None)
         for interest in interests:
             self._group(interest)
 

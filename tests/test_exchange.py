@@ -187,18 +187,41 @@ def test_beyond_the_most_topics_those_that_nobody_declared_are_forgotten_the_fir
     world = World()
     world.exchange.declare("t.5", [])
     reader = world.read("t.1")
-    for number in range(100_000):
+    for number in range(100_001):
         world.offer(f"t.{number}")
-    assert len(world.exchange.topics) == 100_000
+    assert len(world.exchange.topics) == 100_001
     world.offer("one.more")
     known = world.exchange.topics
-    assert len(known) == 90_001
+    assert len(known) == 90_002
     assert "t.5" in known
     assert "t.1" not in known
     assert "t.99999" in known
     world.offer("t.1")
     assert numbers(reader.queue) == [1, world.count - 1]
     assert world.exchange._kept == sum(len(topic.log) for topic in known.values())
+
+
+def test_however_many_topics_were_declared_a_new_one_makes_no_other_forgotten():
+    world = World()
+    for number in range(100_000):
+        world.exchange.declare(f"declared.{number}", [])
+    world.offer("a", "b", "c")
+    assert {"a", "b", "c", "declared.0"} <= world.exchange.topics.keys()
+    assert numbers(world.read("*", start="earliest").queue) == [0, 1, 2]
+    world.exchange.declare("a", [])
+    for number in range(100_000):
+        world.offer(f"passing.{number}")
+    assert "a" in world.exchange.topics
+    assert not {"b", "c"} & world.exchange.topics.keys()
+    assert len(world.exchange.topics) <= 200_001
+
+
+def test_what_is_trimmed_does_not_depend_on_how_many_topics_have_nothing():
+    world = World(total=10)
+    world.offer(*(f"t.{number}" for number in range(1_000)))
+    kept = {topic.name for topic in world.exchange.topics.values() if topic.log}
+    assert kept == {topic.name for topic in world.exchange._logged}
+    assert 9 <= len(kept) <= 10
 
 
 # ---------------------------------------------------------------- groups
