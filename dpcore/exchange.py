@@ -93,6 +93,15 @@ class Reader:
         else:
             self.queue.extend(events)
 
+    def press(self, event: Event) -> None:
+        """Have *event* wait, where nobody can be made to: without room the oldest goes, unless it is the newest that does."""
+        if len(self.queue) >= max(1, self.capacity) and self.limit < _NO_LIMIT:
+            self.dropped += 1
+            self.queue.popleft()
+            self.queue.append(event)
+        else:
+            self.put(event)
+
     def rouse(self) -> None:
         """Wake who waits for an event."""
         wake, self.wake = self.wake, None
@@ -404,16 +413,16 @@ class Exchange:
             shard.release_all()
 
     def bury(self, event: Event) -> None:
-        """Publish a dead letter; readers without room for it get it all the same."""
+        """Publish a dead letter, for which nobody waits: whoever has no room for it loses the oldest that waits there."""
         topic = self._current(event.topic)
         if len(topic.log) < self.retain:
-            self._kept += 1
+            self._count(topic)
         topic.log.append(event)
         for reader in topic.readers:
-            reader.put(event)
+            reader.press(event)
             reader.rouse()
         for shard in topic.shards:
-            shard.put(event)
+            shard.press(event)
 
     def close(self) -> None:
         """Let every subscription end when it has read what is left."""

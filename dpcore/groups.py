@@ -115,15 +115,30 @@ class Shard:
         group = self.group
         if self.count >= self.capacity and group.overflow in ("drop_oldest", "drop_newest"):
             group.dropped += 1
-            if group.overflow == "drop_newest" or self.first() is None:
+            if group.overflow == "drop_newest" or not self._drop_oldest():
                 return
-            group.forget(self.pop())
-            self.count -= 1
         self.count += 1
         group.seq += 1
         self.queue.append(Entry(event, 1, None, group.seq, self))
         if group.idle:
             group.rouse(self)
+
+    def press(self, event: Event) -> None:
+        """Hold *event*, where nobody can be made to wait: without room the oldest goes, unless it is the newest that does."""
+        if self.count < self.limit:  # or it is the policy to drop something
+            self.put(event)
+            return
+        self.group.dropped += 1
+        if self._drop_oldest():
+            self.hold(event)
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest event that waits here; False if none does, since all are in hand."""
+        if self.first() is None:
+            return False
+        self.group.forget(self.pop())
+        self.count -= 1
+        return True
 
     def hold(self, event: Event) -> None:
         """Hold *event* whether there is room or not: what is retained when a group begins to read it."""

@@ -32,6 +32,9 @@ class World:
     def read(self, *patterns, **more):
         return self.exchange.read(Interest(patterns=patterns, **more))
 
+    def join_morgue(self, *patterns, **more):
+        return self.join(*patterns, group="morgue", **more)
+
     def join(self, *patterns, start="earliest", buffer=10_000, overflow="block", group="g", said=()):
         interest = Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow, said=said)
         return self.exchange.join(interest)
@@ -336,15 +339,57 @@ def test_a_group_keeps_its_settings_and_members_that_say_none_take_them():
 # ---------------------------------------------------------------- dead letters
 
 
-def test_a_dead_letter_is_read_and_retained_also_where_there_is_no_room():
+def rejected(world, events):
+    member = world.join("t")
+    world.offer(*["t"] * events)
+    member.settle([Settlement(entry, "reject") for entry in member.take(events)], 0.0)
+
+
+def test_a_dead_letter_is_read_and_retained():
     world = World(max_deliveries=1)
-    dead, full = world.read("$dead.**"), world.read("$dead.g.t", buffer=1, overflow="block")
-    member, morgue = world.join("t"), world.join("$dead.**", group="morgue")
-    world.offer("t", "t")
-    for entry in member.take(2):
-        member.settle([Settlement(entry, "nack")], 0.0)
-    assert numbers(dead.queue) == numbers(full.queue) == numbers(morgue.take(9)) == [0, 1]
+    dead, morgue = world.read("$dead.**"), world.join("$dead.**", group="morgue")
+    rejected(world, 2)
+    assert numbers(dead.queue) == numbers(morgue.take(9)) == [0, 1]
     assert numbers(world.read("$dead.**", start="earliest").queue) == [0, 1]
+
+
+@pytest.mark.parametrize("overflow", ["block", "error", "drop_oldest", "drop_newest"])
+def test_who_has_no_room_for_a_dead_letter_loses_another_and_can_see_it(overflow):
+    world = World()
+    dead, morgue = (make("$dead.**", buffer=3, overflow=overflow) for make in (world.read, world.join_morgue))
+    rejected(world, 5)
+    left = [0, 1, 2] if overflow == "drop_newest" else [2, 3, 4]
+    assert (numbers(dead.queue), dead.dropped) == (left, 2)
+    assert (numbers(morgue.take(9)), morgue.group.dropped) == (left, 2)
+    assert [shard.count for shard in morgue.shards] == [3]
+
+
+def test_a_dead_letter_takes_no_place_of_one_that_is_in_hand():
+    world = World()
+    morgue = world.join_morgue("$dead.**", buffer=2, overflow="block")
+    rejected(world, 2)
+    held = morgue.take(9)
+    rejected(world, 1)
+    assert (numbers(held), numbers(morgue.take(9)), morgue.group.dropped) == ([0, 1], [], 1)
+    ack(morgue, held)
+    rejected(world, 1)
+    assert numbers(morgue.take(9)) == [3]
+
+
+def test_a_reader_all_of_whose_room_is_on_its_way_elsewhere_keeps_the_latest_dead_letter():
+    world = World()
+    dead = world.read("$dead.**", buffer=2, overflow="block")
+    dead.capacity = dead.limit = 0
+    rejected(world, 3)
+    assert (numbers(dead.queue), dead.dropped) == ([2], 2)
+
+
+def test_dead_letters_are_counted_among_what_is_retained():
+    world = World(total=10)
+    rejected(world, 100)
+    logs = [topic.log for topic in world.exchange.topics.values()]
+    assert 9 <= sum(map(len, logs)) <= 10
+    assert world.exchange._kept == sum(map(len, logs))
 
 
 # ---------------------------------------------------------------- ends

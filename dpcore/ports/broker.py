@@ -48,6 +48,8 @@ class Broker(Adapter):
     - Without a group every subscription sees every matching event from the moment its context is entered.
     - With a group each event goes to one member and is kept until it is settled; it is delivered again when a
       member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after ``max_deliveries``.
+    - For dead letters nobody waits: a reader or a group that has no room for one loses the oldest that waits there,
+      counted in ``dropped``, also with ``"block"`` and ``"error"``.
     - :meth:`publish` returns when the broker has the event; what it raises for was not published, but for
       :class:`~dpcore.errors.BrokerLostError`, after which it may have been.
     - Events of one publisher on one topic are read in the order in which they were published.

@@ -16,8 +16,9 @@ import pytest
 
 from dpcore.errors import ArgumentError, DeliveryError, SubscriptionError, UnsupportedError
 from dpcore.events import Event
+from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, Trouble, attempts, data
+from dpcore.testing.broker.common import Promises, Trouble, attempts, data, read_to
 
 __all__ = ("Settling",)
 
@@ -311,6 +312,26 @@ class Settling(Promises, suite=True):
             }
             assert {letter.topic for letter in letters} >= {"$dead.red.t", "$dead.blue.t"}
             assert len({letter.id for letter in letters}) == 3
+
+    @pytest.mark.parametrize("overflow", ["block", "error", "drop_oldest"])
+    async def test_dead_letters_keep_to_the_room_of_who_reads_them(self, tmp_path: Path, overflow: Overflow) -> None:
+        """Since nobody can be made to wait, the oldest is dropped, and counted; a broker may have one more on its way."""
+        needs = ("groups",) if overflow == "drop_oldest" else ("groups", "blocks")
+        async with (
+            self.running(tmp_path, *needs) as broker,
+            broker.subscribe("$dead.**", buffer=5, overflow=overflow) as dead,
+            broker.subscribe("$dead.**") as all_of_them,
+            broker.consume("t", ack="manual") as events,
+        ):
+            await broker.publish_many("t", range(30))
+            deliveries = events.deliveries()
+            for _ in range(30):
+                await (await anext(deliveries)).reject()
+            assert await data(all_of_them, 30) == [*range(30)]
+            found = [*await read_to(dead, 29), 29]
+            assert found == sorted(found)
+            assert len(found) <= 6
+            await self.until(lambda: dead.dropped == 30 - len(found))
 
     async def test_a_payload_of_another_type_is_a_dead_letter(self, tmp_path: Path) -> None:
         """Where a group asks for a type; the reason says what is wrong, and the member gets the next one that fits."""
