@@ -126,6 +126,10 @@ class Reader:
             self.waiting.popleft()()
 
 
+def _ignore(event: Event, group: str, reason: str) -> None:
+    """Do nothing about an event that is lost."""
+
+
 class Topic:
     """One topic that was published to or declared."""
 
@@ -148,13 +152,20 @@ class Exchange:
 
     *retain* events of each topic are kept for those who come later, *total* at the
     most of all topics together; an event of a group that is not acked after
-    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``.  Of the topics
-    that nobody declared 100,000 are known at the most; beyond that those that were seen
+    *max_deliveries* goes to the dead letters, topic ``$dead.GROUP.TOPIC``; but *lost* is told
+    of a dead letter, its group, and the reason, which is gone then.  Of the topics that nobody declared 100,000 are known at the most; beyond that those that were seen
     first are forgotten, with what was retained of them, and that they were completed.
     """
 
-    def __init__(self, *, retain: int = 10_000, total: int = 100_000, max_deliveries: int = 5) -> None:
-        self.retain, self.total, self.max_deliveries = retain, total, max_deliveries
+    def __init__(
+        self,
+        *,
+        retain: int = 10_000,
+        total: int = 100_000,
+        max_deliveries: int = 5,
+        lost: Callable[[Event, str, str], None] = _ignore,
+    ) -> None:
+        self.retain, self.total, self.max_deliveries, self.lost = retain, total, max_deliveries, lost
         self.topics: dict[str, Topic] = {}
         self._passing: dict[str, None] = {}  # those that nobody declared, the first seen first
         self._logged: dict[Topic, None] = {}  # those of which something is retained
@@ -360,7 +371,7 @@ class Exchange:
         name, patterns = interest.group, interest.patterns
         group = self.groups.get(name)
         if group is None:
-            group = Group(name, interest.buffer, interest.overflow, self.max_deliveries, self.bury)
+            group = Group(name, interest.buffer, interest.overflow, self.max_deliveries, self.bury, self.lost)
             self.groups[name] = group
         elif any(getattr(group, setting) != getattr(interest, setting) for setting in interest.said):
             raise GroupSettingsError(name, group.buffer, group.overflow, interest.buffer, interest.overflow)

@@ -19,6 +19,8 @@ Overflow = Literal["block", "drop_oldest", "drop_newest", "error"]
 Start = Literal["new", "earliest"]
 Settled = Literal["ack", "nack", "reject", "release"]
 
+_DEAD = "$dead."
+
 
 class Interest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription asks of a broker.
@@ -288,10 +290,16 @@ class Group:
     """Readers that share the work: what waits for them, in which order, and what is tried again."""
 
     def __init__(
-        self, name: str, buffer: int, overflow: Overflow, max_deliveries: int, bury: Callable[[Event], None]
+        self,
+        name: str,
+        buffer: int,
+        overflow: Overflow,
+        max_deliveries: int,
+        bury: Callable[[Event], None],
+        lose: Callable[[Event, str, str], None],
     ) -> None:
         self.name, self.buffer, self.overflow, self.max_deliveries = name, buffer, overflow, max_deliveries
-        self._bury = bury
+        self._bury, self._lose = bury, lose
         self.seq = 0
         self.dropped = 0
         self.members: list[Member] = []
@@ -454,7 +462,10 @@ class Group:
             self._let_go(entry, delayed=False)
             if is_dead:
                 reason = settlement.reason or ("it was rejected" if how == "reject" else "it was delivered too often")
-                self._bury(_dead(entry, self.name, reason))
+                if entry.event.topic.startswith(_DEAD):  # of those that nobody can take there would be no end
+                    self._lose(entry.event, self.name, reason)
+                else:
+                    self._bury(_dead(entry, self.name, reason))
             entry.shard.release(1)
             if self._ending and not entry.shard.count:
                 self.check_ends()
@@ -524,6 +535,6 @@ def _dead(entry: Entry, group: str, reason: str) -> Event:
 
 def _dead_topic(group: str, topic: str) -> str:
     try:
-        return check_topic(f"$dead.{group}.{topic}")
+        return check_topic(f"{_DEAD}{group}.{topic}")
     except TopicError:  # it is too long with what is put before it; a header has it whole
-        return f"$dead.{group}"
+        return f"{_DEAD}{group}"

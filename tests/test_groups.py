@@ -18,10 +18,14 @@ class World:
 
     def __init__(self, *, buffer=100, overflow="block", max_deliveries=3, one_by_one=False):
         self.letters: list[Event] = []
-        self.group = Group("g", buffer, overflow, max_deliveries, self.letters.append)
+        self.lost: list[tuple[Event, str, str]] = []
+        self.group = Group("g", buffer, overflow, max_deliveries, self.letters.append, self._lose)
         self.group.one_by_one = one_by_one
         self.shard = self.group.shard(T)
         self.published = 0
+
+    def _lose(self, *what):
+        self.lost.append(what)
 
     def put(self, *keys):
         for key in keys or (None,):
@@ -107,8 +111,8 @@ def test_a_member_that_leaves_gives_back_what_it_holds_as_it_was_and_takes_no_mo
 
 
 def test_a_dead_letter_has_a_topic_that_is_one_however_long_it_was():
-    letters: list[Event] = []
-    group = Group("g", 10, "block", 1, letters.append)
+    world = World(max_deliveries=1)
+    letters, group = world.letters, world.group
     long = ".".join(["x" * 99] * 5)
     group.shard(((long,),)).put(Event(long, 1, "e", headers={"a": "b"}))
     member = group.join((long,), [long])
@@ -124,6 +128,21 @@ def test_a_dead_letter_has_a_topic_that_is_one_however_long_it_was():
         "dead-letter-attempts": "1",
     }
     assert group.shard(((long,),)).count == 0
+
+
+def test_a_dead_letter_that_is_given_up_is_told_and_not_buried_again():
+    world = World(max_deliveries=2)
+    member = world.join()
+    letters = [Event(topic, topic, topic) for topic in ("$dead.other.t", "$dead.g.t", "$dead.x")]
+    for letter in letters:
+        world.shard.put(letter)
+    rejected, *nacked = member.take(3)
+    settle(member, [rejected], "reject", reason="no")
+    settle(member, nacked, "nack")
+    settle(member, member.take(3), "nack")
+    too_often = "it was delivered too often"
+    assert world.lost == [(letters[0], "g", "no"), (letters[1], "g", too_often), (letters[2], "g", too_often)]
+    assert (world.letters, world.shard.count, member.take(1)) == ([], 0, [])
 
 
 # ---------------------------------------------------------------- delays

@@ -47,7 +47,8 @@ class Broker(Adapter):
 
     - Without a group every subscription sees every matching event from the moment its context is entered.
     - With a group each event goes to one member and is kept until it is settled; it is delivered again when a
-      member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after ``max_deliveries``.
+      member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after ``max_deliveries``,
+      or where it is on such a topic already, is logged and gone.
     - For dead letters nobody waits: a reader or a group that has no room for one loses the oldest that waits there,
       counted in ``dropped``, also with ``"block"`` and ``"error"``.
     - :meth:`publish` returns when the broker has the event; what it raises for was not published, but for
@@ -136,6 +137,10 @@ class Broker(Adapter):
     def wanted(self, topic: str) -> bool:  # noqa: ARG002
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
         return True
+
+    def lost(self, event: Event, group: str, reason: str) -> None:
+        """Log that *group* has given up a dead letter: adapters call this, since it is not buried again."""
+        _log.error("group %r has given up event %s of %r, a dead letter: %s", group, event.id, event.topic, reason)
 
     this_task = staticmethod(this_task)
 

@@ -40,7 +40,7 @@ class MemoryBroker(Broker):
 
     async def start(self) -> None:
         """Begin with nothing."""
-        self._exchange = Exchange(**self._settings)
+        self._exchange = Exchange(**self._settings, lost=self.lost)
         self._feeds: dict[_ReaderFeed | _MemberFeed, None] = {}
         self._left: anyio.Event | None = None
         self._alarm: float | None = None

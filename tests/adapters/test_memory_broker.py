@@ -79,6 +79,19 @@ async def test_it_retains_nothing_where_it_is_told_so():
             assert await data(events, 1) == [1]
 
 
+async def test_a_dead_letter_that_is_given_up_is_logged(caplog):
+    async with MemoryBroker(max_deliveries=1) as broker, broker.consume("$dead.**", ack="manual") as dead:
+        letter = await broker.publish("$dead.g.t", 1)
+        await (await anext(dead.deliveries())).nack()
+        await broker.publish("$dead.g.t", "last")
+        last = await anext(dead.deliveries())
+        assert last.event.data == "last"
+        await last.ack()
+    assert caplog.messages == [
+        f"group 'default' has given up event {letter.id} of '$dead.g.t', a dead letter: it was delivered too often"
+    ]
+
+
 @pytest.mark.parametrize("most", [1, 2, 7])
 async def test_an_event_is_delivered_as_often_as_it_is_told(most):
     async with (

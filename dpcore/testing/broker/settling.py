@@ -313,6 +313,23 @@ class Settling(Promises, suite=True):
             assert {letter.topic for letter in letters} >= {"$dead.red.t", "$dead.blue.t"}
             assert len({letter.id for letter in letters}) == 3
 
+    async def test_a_dead_letter_is_buried_once(self, tmp_path: Path) -> None:
+        """One that is rejected is gone, so that a group that reads all of them comes to an end."""
+        async with (
+            self.running(tmp_path, "groups") as broker,
+            broker.consume("t", ack="manual") as events,
+            broker.consume("$dead.**", group="morgue", ack="manual") as dead,
+        ):
+            deliveries, letters = events.deliveries(), dead.deliveries()
+            for number in range(3):
+                await broker.publish("t", number)
+                await (await anext(deliveries)).reject("it is odd")
+                letter = await anext(letters)
+                assert (letter.event.topic, letter.event.data) == ("$dead.default.t", number)
+                await letter.reject("nobody wants it")
+            await broker.publish("$dead.last", "last")
+            assert await attempts(dead, 1) == {"last": 1}
+
     @pytest.mark.parametrize("overflow", ["block", "error", "drop_oldest"])
     async def test_dead_letters_keep_to_the_room_of_who_reads_them(self, tmp_path: Path, overflow: Overflow) -> None:
         """Since nobody can be made to wait, the oldest is dropped, and counted; a broker may have one more on its way."""

@@ -139,7 +139,8 @@ class MultiprocessBroker(Broker):
             if serve is not False:
                 claim = place.claim()
                 if claim is not None:
-                    self._hub = HubThread(claim, max_payload=self._max_payload, exchange=Exchange(**self._settings))
+                    exchange = Exchange(**self._settings, lost=self.lost)
+                    self._hub = HubThread(claim, max_payload=self._max_payload, exchange=exchange)
                     return await connect(place)
                 if serve and tried > 3:  # once may have been somebody who only looked
                     raise place.refuse("another process is the hub there", "give another path, or leave out serve=True")
