@@ -8,6 +8,7 @@ import re
 import socket
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from time import time
 from types import TracebackType
 from typing import Any, ClassVar, Self, final, get_args
@@ -20,7 +21,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from dpcore.clock import Clock, SystemClock
-from dpcore.errors import ArgumentError, BrokerStateError, PublishTimeoutError
+from dpcore.errors import ArgumentError, BrokerStateError, PublishTimeoutError, TopicCompletedError
 from dpcore.events import Event, Ids, PayloadReader, check_event, strict
 from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
@@ -306,13 +307,17 @@ class Broker(Adapter):
     async def publish_matching(self, pattern: str, data: Any = None, **arguments: Any) -> list[Event]:
         """Publish *data* on every topic that *pattern* matches and that was declared or published to before.
 
-        Each gets an event of its own; the list is empty if there is no such topic.
+        Each gets an event of its own, but for those that were completed; the list is empty
+        if there is no such topic.
         """
         self._check()
         matching = Pattern(pattern)
-        return [
-            await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)
-        ]
+        published: list[Event] = []
+        for topic in await self.topics():
+            if matching.matches(topic):
+                with suppress(TopicCompletedError):
+                    published.append(await self.publish(topic, data, **arguments))
+        return published
 
     @final
     def publish_from_thread(

@@ -342,6 +342,17 @@ class Delivering(Promises, suite=True):
             assert [event.topic for event in found if event.data == "both"] == [event.topic for event in published]
             assert all(event.headers == {"k": "v"} for event in published)
 
+    async def test_publishing_to_a_pattern_leaves_out_topics_that_are_completed(self, tmp_path: Path) -> None:
+        """The others get it, those after them too; where all are completed, none does."""
+        async with self.running(tmp_path, "completes") as broker, broker.subscribe("t.*") as events:
+            for name in "abc":
+                await broker.publish(f"t.{name}", name)
+            await broker.complete("t.b")
+            published = await broker.publish_matching("t.*", "more")
+            assert sorted(event.topic for event in published) == ["t.a", "t.c"]
+            assert await data(events, 5) == ["a", "b", "c", "more", "more"]
+            assert await broker.publish_matching("t.b", "refused") == []
+
     # ---------------------------------------------------------------- observers
 
     async def test_whoever_observes_is_told_of_each_published_event_once(self, tmp_path: Path) -> None:
