@@ -25,6 +25,7 @@ _DEAD = "$dead."
 class Interest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription asks of a broker.
 
+    *patterns* have no alternatives: what ``a | b`` says are two of them.
     *buffer* is how many events wait for it at the most, *overflow* what is done
     with more; a group takes both from whoever made it.  What is retained when it begins is
     replayed whole, even if that is more than the buffer.  *said* names those of the two

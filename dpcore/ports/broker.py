@@ -27,7 +27,7 @@ from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
 from dpcore.ports.inbox import Inbox
 from dpcore.ports.subscription import Acknowledge, Feed, Subscription, this_task
-from dpcore.topics import Pattern, check_pattern, check_topic
+from dpcore.topics import Pattern, check_topic
 from dpcore.words import listed
 
 __all__ = ("Broker", "subscription")
@@ -538,14 +538,13 @@ def subscription(
     """Return what :meth:`Broker.subscribe` does, of a broker that is found when the subscription is entered."""
     if not patterns:
         raise ArgumentError("patterns", patterns, "at least one pattern; '**' is every topic")
-    for pattern in patterns:
-        check_pattern(pattern)
+    alternatives = tuple(dict.fromkeys(one for pattern in patterns for one in Pattern(pattern).alternatives))
     if ack not in get_args(Acknowledge):
         raise ArgumentError("ack", ack, "'auto' or 'manual'")
     if ack == "manual" and group is None:
         raise ArgumentError("ack", ack, "'auto' without a group, where nothing is kept until it is acked; give group=")
     interest = _interest(
-        tuple(dict.fromkeys(patterns)),
+        alternatives,
         group,
         start or ("new" if group is None else "earliest"),
         buffer,

@@ -275,6 +275,7 @@ class Living(Promises, suite=True):
         async with (
             self.running(tmp_path, "completes") as broker,
             broker.subscribe("a", "b") as both,
+            broker.subscribe("a | b", "b|a") as joined,
             broker.subscribe("a") as one,
             broker.subscribe("*", "a") as any_topic,
         ):
@@ -289,6 +290,7 @@ class Living(Promises, suite=True):
 
                 async def end() -> None:
                     assert [event async for event in both] == []
+                    assert [event.data async for event in joined] == [0, 1, 2, 3]
 
                 tasks.start_soon(end)
                 await broker.complete("b")
