@@ -409,6 +409,10 @@ class App:
         """Make *topic* and *groups* that read it known: :meth:`Broker.declare`."""
         await (await self.broker()).declare(topic, groups, **arguments)
 
+    async def disband(self, group: str) -> bool:
+        """Forget *group*, with all that it holds: :meth:`Broker.disband`."""
+        return await (await self.broker()).disband(group)
+
     async def complete(self, topic: str) -> None:
         """Say that nothing more will be published on *topic*: :meth:`Broker.complete`."""
         await (await self.broker()).complete(topic)

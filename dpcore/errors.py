@@ -36,6 +36,7 @@ __all__ = (
     "DuplicateTaskError",
     "FunctionNotFoundError",
     "GivenTaskError",
+    "GroupMembersError",
     "GroupSettingsError",
     "HintWarning",
     "InputMismatchError",
@@ -1000,6 +1001,18 @@ class DeliveryError(DpcoreError, RuntimeError):
         return (
             f"the delivery of event {self.event} on {self.topic!r} {self.problem}; settle each delivery once, in time"
         )
+
+
+class GroupMembersError(DpcoreError, RuntimeError):
+    """A group was to be disbanded while somebody reads in it."""
+
+    def __init__(self, group: str, members: int) -> None:
+        super().__init__(group, members)
+        self.group, self.members = group, members
+
+    def __str__(self) -> str:
+        members = "1 member" if self.members == 1 else f"{self.members} members"
+        return f"group {self.group!r} has {members} and cannot be disbanded; end all subscriptions in it first"
 
 
 class GroupSettingsError(DpcoreError, ValueError):

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heapreplace, merge
 from itertools import islice, repeat
 from typing import Any
 
-from dpcore.errors import BufferFullError, GroupSettingsError, TopicCompletedError
+from dpcore.errors import BufferFullError, GroupMembersError, GroupSettingsError, TopicCompletedError
 from dpcore.events import Event
 from dpcore.groups import Group, Interest, Member, Overflow, Shard
 from dpcore.topics import Routes, check_topic, is_literal, matches
@@ -378,6 +378,22 @@ class Exchange:
         if patterns not in group.interests:
             self._widen(group, patterns, interest.start)
         return group
+
+    def disband(self, name: str) -> bool:
+        """Forget a group that has no members, with all that it holds; False if there is none."""
+        group = self.groups.get(name)
+        if group is None:
+            return False
+        if group.members:
+            raise GroupMembersError(name, len(group.members))
+        del self.groups[name]
+        for patterns in group.interests:
+            for pattern in patterns:
+                self._routes.remove(pattern, group)
+        self._version += 1
+        for shard in group.shards.values():  # who waits for room there finds that it need not
+            shard.release_all()
+        return True
 
     def _widen(self, group: Group, patterns: tuple[str, ...], start: str) -> None:
         """Have *group* read *patterns* too, from what is retained of topics that it has not read before."""

@@ -65,6 +65,16 @@ EXAMPLES = [
         "the delivery of event 1f-7 on 'orders.eu' was acked before; settle each delivery once, in time",
     ),
     (
+        errors.GroupMembersError("billing", 2),
+        RuntimeError,
+        "group 'billing' has 2 members and cannot be disbanded; end all subscriptions in it first",
+    ),
+    (
+        errors.GroupMembersError("billing", 1),
+        RuntimeError,
+        "group 'billing' has 1 member and cannot be disbanded; end all subscriptions in it first",
+    ),
+    (
         errors.GroupSettingsError("billing", 10, "block", 20, "error"),
         ValueError,
         "group 'billing' has buffer=10 and overflow='block' already, and was asked for with buffer=20 and overflow='error'; all of its members give the same, or none",

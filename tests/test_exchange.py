@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore.errors import BufferFullError, GroupSettingsError, TopicCompletedError
+from dpcore.errors import BufferFullError, GroupMembersError, GroupSettingsError, TopicCompletedError
 from dpcore.events import Event
 from dpcore.exchange import Exchange
 from dpcore.groups import Interest, Settlement
@@ -334,6 +334,27 @@ def test_a_group_keeps_its_settings_and_members_that_say_none_take_them():
             world.join("t", **more)
         assert "group 'g' has buffer=3 and overflow='error' already" in str(refused.value)
     assert len(world.exchange.groups["g"].members) == 2
+
+
+def test_of_a_group_that_is_disbanded_nothing_stays():
+    world = World()
+    member = world.join("a", "b.*", buffer=1)
+    world.join("b.*", group="other")
+    assert world.offer("b.x")[0] is None
+    (full,) = world.offer("b.x")
+    woken = []
+    full.waiting.append(lambda: woken.append(1))
+    with pytest.raises(GroupMembersError, match="has 1 member "):
+        world.exchange.disband("g")
+    (held,) = member.take(1)
+    member.settle([Settlement(held, "nack", 5.0)], 0.0)
+    member.leave(0.0)
+    assert woken == []
+    assert (world.exchange.disband("g"), world.exchange.disband("g")) == (True, False)
+    assert (woken, world.exchange.due()) == ([1], None)
+    assert world.offer("b.x", "b.x", "a") == [None] * 3
+    assert list(world.exchange.groups) == ["other"]
+    assert len(world.exchange._routes) == 1
 
 
 # ---------------------------------------------------------------- dead letters

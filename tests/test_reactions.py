@@ -559,6 +559,8 @@ async def test_events_of_one_app_have_its_words():
         await app.complete("orders.us")
         with pytest.raises(TopicCompletedError):
             await app.publish("orders.us")
+        await app.declare("jobs", groups=["nobody"])
+        assert [await app.disband("nobody") for _ in range(2)] == [True, False]
 
 
 async def test_an_app_that_was_left_publishes_nothing():

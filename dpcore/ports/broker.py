@@ -44,12 +44,12 @@ class Broker(Adapter):
     """Carries events: topics, subscriptions with patterns, and groups that share the work.
 
     An adapter writes :meth:`send`, :meth:`open` and :meth:`topics`, and where it can
-    :meth:`arrange`, :meth:`end` and :meth:`stop`.  Everything else is said here once.
+    :meth:`arrange`, :meth:`dissolve`, :meth:`end` and :meth:`stop`.  Everything else is said here once.
 
     - Without a group every subscription sees every matching event from the moment its context is entered.
-    - With a group each event goes to one member and is kept until it is settled; it is delivered again when a
-      member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after ``max_deliveries``,
-      or where it is on such a topic already, is logged and gone.
+    - With a group each event goes to one member and is kept until it is settled or the group is disbanded; it is
+      delivered again when a member dies, leaves or nacks, and goes to the topic ``$dead.GROUP.TOPIC`` after
+      ``max_deliveries``, or where it is on such a topic already, is logged and gone.
     - For dead letters nobody waits: a reader or a group that has no room for one loses the oldest that waits there,
       counted in ``dropped``, also with ``"block"`` and ``"error"``.
     - :meth:`publish` returns when the broker has the event; what it raises for was not published, but for
@@ -138,6 +138,14 @@ class Broker(Adapter):
     def wanted(self, topic: str) -> bool:  # noqa: ARG002
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
         return True
+
+    async def dissolve(self, group: str) -> bool:
+        """Forget *group* and all that it holds, and tell whether there was one; for :meth:`disband`.
+
+        Raises :class:`~dpcore.errors.GroupMembersError` where it has members.
+        """
+        self.require("groups", f"disband group {group!r}")
+        return False
 
     def lost(self, event: Event, group: str, reason: str) -> None:
         """Log that *group* has given up a dead letter: adapters call this, since it is not buried again."""
@@ -444,6 +452,18 @@ class Broker(Adapter):
         self._check()
         await self.end(check_topic(topic))
 
+    @final
+    async def disband(self, group: str) -> bool:
+        """Forget *group*, with everything that it holds; return whether there was one.
+
+        Publishers that wait for room there go on.  While it has members, this is a
+        :class:`~dpcore.errors.GroupMembersError`.  Whoever asks for the group later makes
+        a new one.
+        """
+        self.require("groups", f"disband group {group!r}")
+        self._check()
+        return await self.dissolve(_group(group))
+
     # ------------------------------------------------------------ reading
 
     @final
@@ -556,8 +576,8 @@ def subscription(
 def _interest(
     patterns: tuple[str, ...], group: str | None, start: Start, buffer: int | None, overflow: Overflow | None
 ) -> Interest:
-    if group is not None and (not isinstance(group, str) or not _GROUP.fullmatch(group)):
-        raise ArgumentError("group", group, "letters, digits, '-' and '_', such as 'billing'")
+    if group is not None:
+        _group(group)
     said = tuple(name for name, value in (("buffer", buffer), ("overflow", overflow)) if value is not None)
     if buffer is None:
         buffer = _BUFFER if group is None else _GROUP_BUFFER
@@ -569,6 +589,12 @@ def _interest(
         if value not in get_args(known):
             raise ArgumentError(name, value, f"one of {listed(map(repr, get_args(known)))}")
     return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow, said=said)
+
+
+def _group(name: str) -> str:
+    if not isinstance(name, str) or not _GROUP.fullmatch(name):
+        raise ArgumentError("group", name, "letters, digits, '-' and '_', such as 'billing'")
+    return name
 
 
 def _seconds(timeout: float) -> float:

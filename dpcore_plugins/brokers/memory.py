@@ -122,6 +122,11 @@ class MemoryBroker(Broker):
         self.tasks  # noqa: B018  (raises if it is not entered)
         self._exchange.declare(topic, interests)
 
+    async def dissolve(self, group: str) -> bool:
+        """Forget *group* and all that it holds."""
+        self.tasks  # noqa: B018  (raises if it is not entered)
+        return self._exchange.disband(group)
+
     async def end(self, topic: str) -> None:
         """Complete *topic*."""
         self.tasks  # noqa: B018  (raises if it is not entered)

@@ -324,6 +324,17 @@ class LeaksAThread(Faulty):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
+class KeepsGroups(Faulty):
+    async def dissolve(self, group):
+        return group in self._exchange.groups
+
+
+class DisbandsUnderMembers(Faulty):
+    async def dissolve(self, group):
+        self._exchange.groups[group].members.clear()
+        return await super().dissolve(group)
+
+
 class SaysItCrossesProcesses(Faulty):
     capabilities = MemoryBroker.capabilities | {"processes"}
 

@@ -49,6 +49,8 @@ CAUGHT_BY = {
     "LosesWhatIsLeft": "readers_read_what_is_left_when_the_broker_is_left",
     "LeaksAThread": "a_broker_leaves_nothing_behind",
     "SaysItCrossesProcesses": "only_who_says_so_has_an_address",
+    "KeepsGroups": "publishers_that_wait_for_a_disbanded_group_go_on",
+    "DisbandsUnderMembers": "a_group_with_members_is_not_disbanded",
     "SaysItLacksGroups": "what_a_broker_lacks_is_refused_by_name",
 }
 ALSO_BY_THE_MODEL = ["ShowsThePast"]

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from dpcore.errors import GroupSettingsError
+from dpcore.errors import ArgumentError, GroupMembersError, GroupSettingsError
 from dpcore.ports import Broker, Subscription
 from dpcore.testing.broker.common import Promises, Trouble, a_moment, attempts, data
 
@@ -180,6 +180,56 @@ class Sharing(Promises, suite=True):
                         await other.__aenter__()
                 await broker.publish_many("t", range(2))
                 assert [await data(one, 1), await data(two, 1)] == [[0], [1]]
+
+    # ---------------------------------------------------------------- groups that are disbanded
+
+    async def test_what_a_disbanded_group_held_is_gone(self, tmp_path: Path) -> None:
+        """What waited, and what was nacked; other groups keep theirs, and who asks for the group makes a new one."""
+        async with self.running(tmp_path, "groups") as broker:
+            await broker.declare("t", groups=["default", "other"], buffer=5)
+            await broker.publish_many("t", range(3))
+            async with broker.consume("t", ack="manual") as events:
+                await (await anext(events.deliveries())).nack(delay=0.01 if "delay" in broker.capabilities else None)
+            assert await broker.disband("default") is True
+            assert await broker.disband("default") is False
+            async with (
+                broker.consume("t", "u", start="new", buffer=7, ack="manual") as again,
+                broker.consume("t", group="other", ack="manual") as other,
+            ):
+                await broker.publish("t", "new")
+                assert await attempts(again, 1) == {"new": 1}
+                assert await attempts(other, 4) == {0: 1, 1: 1, 2: 1, "new": 1}
+                await broker.publish("u", "last")
+                assert await attempts(again, 1) == {"last": 1}
+
+    async def test_publishers_that_wait_for_a_disbanded_group_go_on(self, tmp_path: Path) -> None:
+        """As soon as it is disbanded, and whoever publishes later waits for nobody."""
+        async with self.running(tmp_path, "groups", "blocks") as broker, broker.subscribe("t") as events:
+            await broker.declare("t", groups=["nobody"], buffer=2)
+            await broker.publish_many("t", range(2))
+            async with anyio.create_task_group() as tasks:
+                for number in (2, 3):
+                    tasks.start_soon(broker.publish, "t", number)
+                await anyio.wait_all_tasks_blocked()
+                assert await data(events, 2) == [0, 1]
+                assert await broker.disband("nobody")
+            await broker.publish("t", 4)
+            assert sorted(await data(events, 3)) == [2, 3, 4]
+
+    async def test_a_group_with_members_is_not_disbanded(self, tmp_path: Path) -> None:
+        """GroupMembersError says how many it has, and it goes on; what is no name is refused."""
+        async with self.running(tmp_path, "groups") as broker:
+            async with broker.consume("t") as one, broker.consume("t"):
+                await broker.publish("t", 1)
+                with pytest.raises(GroupMembersError, match="'default' has 2 members") as refused:
+                    await broker.disband("default")
+                assert (refused.value.group, refused.value.members) == ("default", 2)
+                assert await data(one, 1) == [1]
+            for name in ("a.b", "", None):
+                with pytest.raises(ArgumentError, match="group="):
+                    await broker.disband(name)  # type: ignore[arg-type]
+            assert await broker.disband("default")
+            assert not await broker.disband("never-seen")
 
     async def test_members_may_read_by_different_patterns(self, tmp_path: Path) -> None:
         """Each gets what it asked for; what several asked for goes to one of them."""

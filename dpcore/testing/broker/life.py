@@ -47,6 +47,7 @@ class Living(Promises, suite=True):
                     lambda: broker.consume("t").__aenter__(),
                     lambda: broker.subscribe("t", group="g").__aenter__(),
                     lambda: broker.declare("t", groups=["g"]),
+                    lambda: broker.disband("g"),
                 ],
                 "keys": [
                     lambda: broker.publish("t", 1, key="k"),
@@ -98,6 +99,7 @@ class Living(Promises, suite=True):
         ]
         if "groups" in broker.capabilities:
             asked += [lambda: broker.declare("t", groups=["g"]), lambda: broker.consume("t").__aenter__()]
+            asked += [lambda: broker.disband("g")]
         if "completes" in broker.capabilities:
             asked += [lambda: broker.complete("t")]
         for ask in asked:

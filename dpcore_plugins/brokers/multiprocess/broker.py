@@ -260,6 +260,10 @@ class MultiprocessBroker(Broker):
         """Make *topic* known, and groups that read it."""
         await self._joined().ask(Kind.DECLARE, 0, packed((topic, list(interests))))
 
+    async def dissolve(self, group: str) -> bool:
+        """Have the hub forget *group* and all that it holds."""
+        return bool(unpacked(await self._joined().ask(Kind.DISBAND, 0, packed(group)), bool))
+
     async def end(self, topic: str) -> None:
         """Complete *topic*."""
         await self._joined().ask(Kind.COMPLETE, 0, packed(topic))

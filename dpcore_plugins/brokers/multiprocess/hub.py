@@ -262,6 +262,15 @@ class Hub:
         group = self.exchange.groups.get(interest.group or "")
         return group is None or interest.patterns not in group.interests
 
+    def disband(self, name: str) -> bool:
+        """Forget a group and all that it holds; False if there is none."""
+        group = self.exchange.groups.get(name)
+        there_was = self.exchange.disband(name)
+        self.groups.pop(name, None)
+        for patterns in () if group is None else group.interests:
+            self.want(patterns, -1)
+        return there_was
+
     def welcome(self) -> bytes:
         """Write what a new peer is told."""
         return packed(Welcome(os.getpid(), self.max_payload, list(self._wanted)))

@@ -20,6 +20,7 @@ from dpcore.errors import (
     BufferFullError,
     DeadlockError,
     DpcoreError,
+    GroupMembersError,
     GroupSettingsError,
     TopicCompletedError,
     TopicError,
@@ -442,7 +443,15 @@ def _error(body: bytes) -> DpcoreError:
 
 
 _REFUSALS: dict[str, type[DpcoreError]] = {
-    one.__name__: one for one in (BrokerLostError, BufferFullError, GroupSettingsError, TopicCompletedError, TopicError)
+    one.__name__: one
+    for one in (
+        BrokerLostError,
+        BufferFullError,
+        GroupMembersError,
+        GroupSettingsError,
+        TopicCompletedError,
+        TopicError,
+    )
 }
 
 

@@ -132,6 +132,7 @@ class Connected(Connection):
             Kind.DECLARE: self._declare,
             Kind.COMPLETE: self._complete,
             Kind.TOPICS: self._topics,
+            Kind.DISBAND: self._disband,
             Kind.LEAVE: self._leave,
         }
 
@@ -330,7 +331,7 @@ class Connected(Connection):
         except DpcoreError as error:
             self.refuse(number, error)
             return
-        if interest.group is None or is_new:  # a group reads for as long as the hub lives
+        if interest.group is None or is_new:  # a group reads until it is disbanded
             hub.want(interest.patterns, 1)
         self.say(Kind.ANSWER, number)
 
@@ -387,6 +388,14 @@ class Connected(Connection):
             self.refuse(number, error)
             return
         self.say(Kind.ANSWER, number)
+
+    def _disband(self, number: int, _: int, body: bytes) -> None:
+        try:
+            there_was = self.hub.disband(unpacked(body, str))
+        except DpcoreError as error:
+            self.refuse(number, error)
+            return
+        self.say(Kind.ANSWER, number, 0, packed(there_was))
 
     def _topics(self, number: int, _: int, __: bytes) -> None:
         self.say(Kind.ANSWER, number, 0, packed(list(self.hub.exchange.topics)))

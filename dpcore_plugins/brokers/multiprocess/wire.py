@@ -70,6 +70,7 @@ class Kind:
     TOPICS: Final = 10  # (request)
     LEAVE: Final = 11  # (request)
     ALIKE: Final = 12  # (request, events) the topic that all of them have, and events without a key
+    DISBAND: Final = 13  # (request) the name of a group
     # from the hub
     WELCOME: Final = 32  # what holds here
     ANSWER: Final = 33  # (request) value, or nothing
