@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -29,7 +30,7 @@ from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
 from dpcore_plugins import MultiprocessBroker
-from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, opened, slips
+from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, fitting, opened, slips
 from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
 
 pytestmark = pytest.mark.anyio
@@ -511,6 +512,62 @@ async def test_whoever_waits_for_room_when_its_peer_is_left_is_told_and_nothing_
         assert sorted(refused) == [1, 2, 3]
         await hub.complete("full")
         assert [event.data async for event in full] == [0]
+
+
+async def test_more_large_events_than_a_connection_holds_are_read_by_whoever_reads():
+    async with MultiprocessBroker() as hub, at(hub.address) as other:
+        await hub.declare("t", ["default"])
+        for number in range(700):
+            await hub.publish("t", [number, b"x" * 100_000])
+        with anyio.fail_after(4 * PATIENCE):
+            async with other.subscribe("t", start="earliest", overflow="block") as events:
+                assert [(await anext(events)).data[0] for _ in range(700)] == [*range(700)]
+            async with other.consume("t") as work:
+                found: list[int] = []
+                async for batch in work.batches(700):
+                    found += [event.data[0] for event in batch]
+                    if len(found) == 700:
+                        break
+                assert found == [*range(700)]
+
+
+async def test_several_readers_of_one_process_have_their_turns_of_a_connection_that_is_full():
+    async with MultiprocessBroker() as hub, at(hub.address) as other, AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(other.subscribe(f"t.{n}", overflow="block")) for n in range(3)]
+        for number in range(60):
+            for n in range(3):
+                await hub.publish(f"t.{n}", [number, b"x" * 50_000])
+        with anyio.fail_after(PATIENCE):
+            for events in reversed(readers):
+                assert [(await anext(events)).data[0] for _ in range(60)] == [*range(60)]
+
+
+async def test_a_peer_that_reads_no_answers_is_dropped_and_the_others_go_on(caplog):
+    async with MultiprocessBroker() as hub:
+        await hub.declare("t." + "x" * 200)
+        for number in range(1000):
+            await hub.declare(f"{number}." + "x" * 200)
+        with introduced(place_of(hub)) as peer:
+            with suppress(ConnectionError):
+                peer.sendall(frame(Kind.TOPICS, 1) * 500)
+            assert await to_thread.run_sync(came_to_its_end, peer)
+        await hub.publish("t", 1)
+    assert "leaves more than 67108864 bytes of answers unread" in caplog.text
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=6), st.integers(1, 3000), st.data())
+def test_what_fits_into_a_portion_is_at_least_one_event_and_cuts_no_sheaf(made, most, data):
+    events: list[Any] = []
+    ends = {0}
+    for size, is_sheaf in made:
+        some = [Event("t", b"x" * data.draw(st.integers(0, 999)), headers={"a": "b"}) for _ in range(size)]
+        ends |= {len(events) + size} if is_sheaf else {*range(len(events), len(events) + size + 1)}
+        events += slips(Sheaf("t", size, encode_many(some))) if is_sheaf else map(pack, some)
+    many = fitting(events, most)
+    assert 0 < many <= len(events)
+    assert many in ends
+    first = min(ends - {0})
+    assert many == first or len(b"".join(body for _, body in bodies(events[:many]))) <= most + 9
 
 
 # ---------------------------------------------------------------- forks and deaths

@@ -8,12 +8,14 @@ from typing import Any, Protocol
 import msgspec
 
 from dpcore import Group, Member, Reader, Settlement
-from dpcore_plugins.brokers.multiprocess.sheaves import bodies, opened
+from dpcore_plugins.brokers.multiprocess.sheaves import bodies, fitting, opened, weight
 from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, Settled, packed
 
 __all__ = ("GroupOutlets", "Hub", "MemberOutlet", "Peer", "ReaderOutlet")
 
 _BATCH = 1024  # events in one frame
+_PORTION = 1 << 18  # bytes of events that are sent before it is seen whether the peer reads them
+_STEP = 16  # events that are taken before it is seen how many bytes they are
 _IDLE = 0.005  # seconds that a member is idle before others give back what they have not begun
 
 
@@ -34,6 +36,9 @@ class Peer(Protocol):
     """What outlets need of the connection to a peer."""
 
     is_stuck: bool
+
+    def has_room(self, one: Any) -> bool:
+        """Tell whether events may be sent now; if not, *one* is touched when there is room again."""
 
     def say(self, kind: int, number: int = 0, count: int = 0, body: bytes = b"") -> None:
         """Send a frame when this turn of the loop ends."""
@@ -89,13 +94,16 @@ class ReaderOutlet:
             self._told = reader.dropped
             peer.say(Kind.DROPPED, self.number, 0, packed(reader.dropped))
         queue = reader.queue
-        while queue and self._allowed and not peer.is_stuck:
+        while queue and self._allowed and peer.has_room(self):
             many = min(len(queue), self._allowed, _BATCH)
             if many == len(queue):
                 events = list(queue)
                 queue.clear()
             else:
                 events = [queue.popleft() for _ in range(many)]
+            if (fit := fitting(events, _PORTION)) < many:
+                queue.extendleft(reversed(events[fit:]))
+                events, many = events[:fit], fit
             self._allowed -= many
             self._count(many)
             for some, body in bodies(events):
@@ -122,6 +130,7 @@ class MemberOutlet:
         self.unbegun: deque[int] = deque()
         self.is_recalled = False
         self.is_dry = False  # whether there was nothing more to take
+        self._step = _STEP
         self._told = 0
         group.outlets[self] = None
 
@@ -153,15 +162,21 @@ class MemberOutlet:
         self.member.settle(said, self.group.hub.now())
         self.touched()
 
+    def is_idle(self) -> bool:
+        """Tell whether it waits for work and would get it."""
+        return bool(self.allowed) and not (self.is_done or self.member.out or self.peer.is_stuck)
+
     def fill(self, most: int) -> int:
         """Send up to *most* events, and return how many that were."""
         many = min(most, self.allowed, _BATCH)
         if self.group.careful:
             many = 0 if self.unbegun else 1
-        if many <= 0 or self.peer.is_stuck or self.is_done:
+        if many <= 0 or self.is_done:
             return 0
-        entries = self.member.take(many)
-        self.is_dry = len(entries) < many
+        if not self.peer.has_room(self.group):
+            self.is_dry = False
+            return 0
+        entries = self._take(many)
         if not entries:
             return 0
         self.allowed = max(0, self.allowed - len(entries))
@@ -174,6 +189,22 @@ class MemberOutlet:
             given = Given(numbers, [entry.attempt for entry in chunk], msgspec.Raw(body))
             self.peer.say(Kind.GIVEN, self.number, some, packed(given))
         return len(entries)
+
+    def _take(self, most: int) -> list[Any]:
+        """Take up to *most* events, as many as are a portion."""
+        entries: list[Any] = []
+        size = 0
+        while len(entries) < most and size < _PORTION:
+            step = min(self._step, most - len(entries))
+            some = self.member.take(step)
+            entries += some
+            if len(some) < step:
+                self.is_dry = True
+                return entries
+            size += sum([weight(entry.event) for entry in some])
+            self._step = 1 if size * _STEP > len(entries) * _PORTION else _STEP
+        self.is_dry = False
+        return entries
 
     def say_state(self) -> None:
         """Tell the peer what has changed beside events."""
@@ -248,7 +279,7 @@ class GroupOutlets:
 
     def _recall(self) -> None:
         """Have busy members give back what they have not begun, once another has had nothing to do for a moment."""
-        idle = [outlet for outlet in self.outlets if outlet.allowed and not outlet.is_done and not outlet.member.out]
+        idle = [outlet for outlet in self.outlets if outlet.is_idle()]
         busy = [outlet for outlet in self.outlets if outlet.unbegun and not outlet.is_recalled] if idle else []
         if not busy or self.careful:
             self._idle_since = None

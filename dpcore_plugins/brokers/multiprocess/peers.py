@@ -31,8 +31,9 @@ from dpcore_plugins.brokers.multiprocess.wire import (
 
 __all__ = ("Connected",)
 
-_UNREAD = 64 << 20  # bytes that a peer leaves unread before it is dropped
+_UNREAD = 64 << 20  # bytes of answers that a peer leaves unread before it is dropped
 _HIGH = 1 << 20  # bytes that wait to be read by a peer before no more events are sent
+_PORTION = 1 << 18  # bytes of events that are sent before it is seen whether they are read
 _SMALL = 1 << 16  # bytes of a publication whose events may keep all of it in memory
 _FLIGHT = 10_000, 128 << 20  # publications of one peer that wait for room, and their bytes
 _HEADERS = 1 << 20  # bytes that a frame may have beyond the payload
@@ -119,6 +120,9 @@ class Connected(Connection):
         self._said = b""
         self._cut = Cut(hub.max_payload + _HEADERS)
         self._out: list[bytes] = []
+        self._answers = self._ahead = 0  # bytes of what waits to be sent, and of events that wait for this turn's end
+        self._held_up: dict[Any, None] = {}  # what has events to send, and waits for room
+        self._last: Any = None  # what sent some last
         self._transport: asyncio.Transport | None = None
         self._hears: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.PUBLISH: self._publish,
@@ -187,9 +191,25 @@ class Connected(Connection):
 
     def resume_writing(self) -> None:
         """Send what has come meanwhile."""
-        self.is_stuck = False
-        for outlet in self.outlets.values():
-            outlet.touched()
+        self.is_stuck, self._answers = False, 0
+        self._go_on()
+
+    def has_room(self, one: Any) -> bool:
+        """Tell whether events may be sent now; if not, *one* is touched when there is room again."""
+        if self.is_stuck or self._ahead >= _PORTION:
+            self._held_up[one] = None
+            return False
+        self._last = one
+        return True
+
+    def _go_on(self) -> None:
+        """Have those send that wait for room, in turn: who did so last is the last."""
+        held_up, self._held_up = self._held_up, {}
+        if self._last in held_up:
+            del held_up[self._last]
+            held_up[self._last] = None
+        for one in held_up:
+            self.hub.touch(one)
 
     def _introduce(self, data: bytes) -> bytes:
         """Let the stranger in if it knows the key; return what it said after that."""
@@ -240,18 +260,29 @@ class Connected(Connection):
 
     def say(self, kind: int, number: int = 0, count: int = 0, body: bytes = b"") -> None:
         """Send a frame when this turn of the loop ends."""
-        self._out.append(frame(kind, number, count, body))
+        said = frame(kind, number, count, body)
+        if kind == Kind.EVENTS or kind == Kind.GIVEN:
+            self._ahead += len(said)
+        else:
+            self._answers += len(said)
+        self._out.append(said)
         self.hub.said(self)
 
     def flush(self) -> None:
         """Send everything that waits, in one piece."""
-        out, self._out = self._out, []
+        out, self._out, self._ahead = self._out, [], 0
         transport = self._transport
         if transport is None or not out:
             return
         transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if transport.get_write_buffer_size() > _UNREAD:
-            self.drop(f"it leaves more than {_UNREAD} bytes unread")
+        unread = transport.get_write_buffer_size()
+        if not unread:
+            self._answers = 0
+        elif unread > _UNREAD and self._answers > _UNREAD:
+            self.drop(f"it leaves more than {_UNREAD} bytes of answers unread")
+            return
+        if self._held_up and not self.is_stuck:
+            self._go_on()
 
     # ------------------------------------------------------------ publishing
 
