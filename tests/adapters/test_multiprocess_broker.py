@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from hypothesis import strategies as st
 
 from dpcore import Broker, Event, Plugins
 from dpcore.config import Config
-from dpcore.errors import BrokerLostError, BrokerRefusedError, BrokerStateError, DeadlockError, PayloadError
+from dpcore.errors import (
+    ArgumentError,
+    BrokerLostError,
+    BrokerRefusedError,
+    BrokerStateError,
+    DeadlockError,
+    PayloadError,
+)
 from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
@@ -464,7 +472,7 @@ async def test_what_waits_for_its_own_reader_is_a_deadlock_only_within_one_proce
 async def test_who_reads_the_platforms_own_topics_is_known_to_every_peer():
     async with MultiprocessBroker() as hub, at(hub.address) as other:
         assert (hub.wanted("$run.started"), hub.wanted("orders")) == (False, True)
-        async with other.subscribe("$run.*"):
+        async with other.subscribe("orders | $run.*"):
             assert (other.wanted("$run.started"), other.wanted("$task.started")) == (True, False)
             await hub.topics()  # what the hub said before its answer has been heard
             assert hub.wanted("$run.started")
@@ -568,6 +576,53 @@ def test_what_fits_into_a_portion_is_at_least_one_event_and_cuts_no_sheaf(made, 
     assert many in ends
     first = min(ends - {0})
     assert many == first or len(b"".join(body for _, body in bodies(events[:many]))) <= most + 9
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda one: one.reject(ValueError("no such address")),
+        lambda one: one.reject("bad \udcff"),
+        lambda one: one.nack(delay=Decimal("0.5")),
+        lambda one: one.nack(delay=float("nan")),
+    ],
+    ids=["an error", "a surrogate", "a decimal", "no number"],
+)
+async def test_who_settles_with_what_cannot_be_said_is_told_and_everything_else_is_said(settle):
+    async with MultiprocessBroker() as hub, hub.consume("t", ack="manual") as work:
+        await hub.publish_many("t", range(3))
+        deliveries = work.deliveries()
+        good, bad = await anext(deliveries), await anext(deliveries)
+        await good.ack()
+        with pytest.raises(ArgumentError, match="must be"):
+            await settle(bad)
+        with anyio.fail_after(PATIENCE):
+            await hub.publish("t", 3)
+            assert (await anext(deliveries)).event.data == 2
+
+
+class Speechless:
+    """A subscription that cannot say what became of its events."""
+
+    task, opener = None, 0
+
+    def hear(self, kind: int, count: int, body: bytes) -> None:
+        raise AssertionError("the hub knows nothing of it")
+
+    def lose(self) -> None:
+        pass
+
+    def report(self) -> None:
+        raise TypeError("what has no words")
+
+
+async def test_a_subscription_that_cannot_say_something_keeps_nothing_else_from_the_hub(caplog):
+    async with MultiprocessBroker() as hub:
+        hub._link.report_soon(Speechless())
+        with anyio.fail_after(PATIENCE):
+            await hub.publish("t", 1)
+            assert await hub.topics() == ["t"]
+    assert "what has no words" in caplog.text
 
 
 # ---------------------------------------------------------------- forks and deaths

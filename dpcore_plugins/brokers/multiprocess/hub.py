@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dpcore import Exchange, Interest
+from dpcore.topics import Pattern
 from dpcore_plugins.brokers.multiprocess.outlets import GroupOutlets, MemberOutlet, ReaderOutlet
 from dpcore_plugins.brokers.multiprocess.places import Claim
 from dpcore_plugins.brokers.multiprocess.wire import Kind, Welcome, packed
@@ -244,7 +245,7 @@ class Hub:
 
     def want(self, patterns: tuple[str, ...], change: int) -> None:
         """Have peers know which of the platform's own topics are read."""
-        own = [pattern for pattern in patterns if pattern.startswith("$")]
+        own = [text for pattern in patterns for text in Pattern(pattern).alternatives if text.startswith("$")]
         if not own:
             return
         before = set(self._wanted)

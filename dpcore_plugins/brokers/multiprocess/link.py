@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
@@ -37,6 +38,8 @@ from dpcore_plugins.brokers.multiprocess.wire import (
 )
 
 __all__ = ("Hearer", "Link")
+
+_log = logging.getLogger("dpcore.broker")
 
 _READ = 1 << 18  # bytes that are read at once
 _FLIGHT = 32 << 20  # bytes of publications that the hub has not answered
@@ -160,7 +163,10 @@ class Link:
             said, self._out = self._out, []
             hearers, self._reporting = self._reporting, {}
             for hearer in hearers:
-                hearer.report()
+                try:
+                    hearer.report()
+                except Exception:  # noqa: BLE001  (one of many must not keep the others, and what they say, from the hub)
+                    _log.exception("what became of events of broker %s could not be said", self.place)
             self._out += said
         self._armed = False
         if self._stuck is not None or not self._out or self._lost is not None or self._left:

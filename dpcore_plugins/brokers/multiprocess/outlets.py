@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import msgspec
 
 from dpcore import Group, Member, Reader, Settlement
 from dpcore_plugins.brokers.multiprocess.sheaves import bodies, fitting, opened, weight
-from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, Settled, packed
+from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, NonsenseError, Outcomes, packed
 
 __all__ = ("GroupOutlets", "Hub", "MemberOutlet", "Peer", "ReaderOutlet")
 
@@ -143,13 +144,15 @@ class MemberOutlet:
         self.allowed = self.allowed + events if events else 0
         self.touched()
 
-    def settle(self, begun: int, settled: Settled) -> None:
+    def settle(self, begun: int, settled: Outcomes) -> None:
         """Take it that *begun* more of what was sent are in hand, and what became of which."""
         for _ in range(min(begun, len(self.unbegun))):
             self.unbegun.popleft()
         out = self.member.out
         said = [Settlement(entry) for number in settled.acks if (entry := out.get(number)) is not None]
         for number, how, delay, reason in settled.others:
+            if not 0 <= delay < math.inf:
+                raise NonsenseError(f"a delay of {delay!r} seconds")
             if (other := out.get(number)) is not None:
                 other.event = opened(other.event)  # type: ignore[assignment]
                 said.append(Settlement(other, how, delay, reason))

@@ -19,7 +19,7 @@ from dpcore_plugins.brokers.multiprocess.wire import (
     Cut,
     Kind,
     NonsenseError,
-    Settled,
+    Outcomes,
     frame,
     greeting,
     packed,
@@ -393,7 +393,7 @@ class Connected(Connection):
     def _settle(self, feed: int, begun: int, body: bytes) -> None:
         outlet = self.outlets.get(feed)
         if isinstance(outlet, MemberOutlet):
-            outlet.settle(begun, unpacked(body, Settled))
+            outlet.settle(begun, unpacked(body, Outcomes))
 
     # ------------------------------------------------------------ topics
 

@@ -11,9 +11,9 @@ import msgspec
 from dpcore.errors import WireError
 from dpcore.events import Packed, decode_packed_many, encode_many
 
-__all__ = ("SENSELESS", "Sheaf", "Slip", "alone", "bodies", "fitting", "opened", "slips", "weight")
+__all__ = ("NO_PAYLOAD", "Sheaf", "Slip", "alone", "bodies", "fitting", "opened", "slips", "weight")
 
-SENSELESS = b"\xa1\xff"
+NO_PAYLOAD = b"\xa1\xff"
 """A payload that is one whole value and yet none: text that is no UTF-8."""
 
 _BYTES = 1 << 20  # in one piece, where more than one event is in it
@@ -37,7 +37,7 @@ class Sheaf:
                 self._events = decode_packed_many(self.body)
             except WireError:
                 self._events = []
-            self._events += [Packed(self.topic, msgspec.Raw(SENSELESS))] * (self.count - len(self._events))
+            self._events += [Packed(self.topic, msgspec.Raw(NO_PAYLOAD))] * (self.count - len(self._events))
         return self._events
 
 
