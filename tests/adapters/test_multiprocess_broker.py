@@ -33,6 +33,7 @@ from dpcore.errors import (
     BrokerStateError,
     DeadlockError,
     PayloadError,
+    PublishTimeoutError,
 )
 from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
@@ -713,6 +714,25 @@ async def test_when_the_process_of_the_hub_is_killed_all_that_wait_are_told_and_
                 assert following.is_hub
                 await following.publish("t", 1)
     assert [*tmp_path.iterdir()] == []
+
+
+async def test_while_the_process_of_the_hub_is_stopped_a_timeout_and_a_cancellation_go_on_and_it_can_be_left(tmp_path):
+    with a_hub(tmp_path / "hub") as process:
+        rescue = threading.Timer(PATIENCE, process.send_signal, [signal.SIGCONT])
+        rescue.start()
+        try:
+            async with MultiprocessBroker(str(tmp_path / "hub")) as broker, broker.subscribe("t"):
+                await broker.publish("t", 0)
+                os.kill(process.pid, signal.SIGSTOP)
+                os.waitpid(process.pid, os.WUNTRACED)  # noqa: ASYNC222  (all of its threads stand still then)
+                with pytest.raises(PublishTimeoutError):
+                    await broker.publish("t", 1, timeout=0.01)
+                with anyio.move_on_after(0.01) as scope:
+                    await broker.publish("t", 2)
+                assert scope.cancelled_caught
+            assert rescue.is_alive()  # it was not that which ended the wait
+        finally:
+            rescue.cancel()
 
 
 async def test_a_process_that_was_forked_from_a_hub_does_not_keep_it_alive(tmp_path):

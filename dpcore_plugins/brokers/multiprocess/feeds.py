@@ -23,6 +23,7 @@ __all__ = ("MemberFeed", "PeerFeed", "ReaderFeed")
 
 _AHEAD = 0.002  # seconds of work that a member may have before it
 _MOST_AHEAD = 512  # events, whatever they take
+_GOOD_BYE = 1.0  # seconds in which the hub answers that a subscription ends
 _SMALL = 64  # up to this buffer a reader that drops the oldest has nothing sent ahead
 
 _log = logging.getLogger("dpcore.broker")
@@ -92,7 +93,10 @@ class PeerFeed(Feed):
         """End the subscription."""
         self.report()
         if not self._is_lost:
-            with suppress(ConnectionError, BrokerStateError):  # then it has ended as well
+            with (
+                suppress(ConnectionError, BrokerStateError),
+                anyio.move_on_after(_GOOD_BYE),
+            ):  # then it has ended as well
                 await self.link.ask(Kind.CLOSE, self.number)
         self.link.forget(self.number, closed=True)
 

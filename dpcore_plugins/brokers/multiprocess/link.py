@@ -44,6 +44,7 @@ _log = logging.getLogger("dpcore.broker")
 _READ = 1 << 18  # bytes that are read at once
 _FLIGHT = 32 << 20  # bytes of publications that the hub has not answered
 _SOON = 0.0002  # seconds for which what became of events may be kept, to be said together
+_LAST_WORD = 1.0  # seconds in which the hub says whether it had taken what is to be taken back
 _GRACE = 1.0  # seconds in which another task may begin to read what nobody has read yet
 
 
@@ -355,11 +356,14 @@ class Link:
         return all(reader.task is not None for reader in readers)
 
     async def _withdraw(self, asked: Asked, number: int, why: BaseException) -> None:
-        """Take a publication back; raise *why* if that worked, and return if the hub had taken it before."""
+        """Take a publication back; raise *why* if that worked, and return if the hub had taken it before.
+
+        A hub that says neither in time, since its process is stopped, may have taken it.
+        """
         if not asked.is_answered:
             asked.changed = anyio.Event()
             self.say(Kind.WITHDRAW, number)
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_LAST_WORD, shield=True):
                 while not asked.is_answered:
                     await asked.changed.wait()
                     if not asked.is_answered:
