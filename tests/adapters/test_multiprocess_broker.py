@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +41,7 @@ from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
 from dpcore_plugins import MultiprocessBroker
+from dpcore_plugins.brokers.multiprocess.flight import Flight
 from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, fitting, opened, slips
 from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
 
@@ -451,6 +454,65 @@ async def test_a_publisher_that_waits_for_room_holds_up_nothing_else_of_its_peer
                 await other.publish("free", number)
             assert await other.topics() == ["full", "free"]
             assert sorted([(await anext(full)).data for _ in range(4)]) == [0, 1, 2, 3]
+
+
+async def test_any_number_of_publishers_wait_for_room_and_hold_up_no_other_topic():
+    async with (
+        MultiprocessBroker() as hub,
+        at(hub.address) as other,
+        hub.subscribe("t", buffer=1, overflow="block") as events,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(10_050):
+            tasks.start_soon(other.publish, "t", number)
+        with anyio.fail_after(3 * PATIENCE):
+            async with other.subscribe("free") as free:
+                await other.publish("free", 1)
+                assert (await anext(free)).data == 1
+            assert {(await anext(events)).data for _ in range(10_050)} == {*range(10_050)}
+
+
+class TestFlight:
+    async def test_whoever_waits_has_room_as_soon_as_there_is_some_whatever_is_cancelled_meanwhile(self):
+        flight = Flight()
+        landed = 0
+
+        async def fly(topic: str, size: int, patience: float) -> None:
+            nonlocal landed
+            with anyio.move_on_after(patience):
+                await flight.board(topic, size, lambda: None)
+                try:
+                    await checkpoint()
+                finally:
+                    flight.land(topic, size)
+                    landed += 1
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                for number in range(10_000):
+                    size = 20 << 20 if number % 1000 == 0 else 5000
+                    patience = 0 if number % 7 == 0 else math.inf
+                    tasks.start_soon(fly, "few" if number % 10 == 0 else "many", size, patience)
+        assert landed >= 10_000 * 6 // 7
+        await flight.board("t", 1 << 40, lambda: None)  # nothing is left of it
+
+    async def test_whoever_waits_when_the_connection_ends_is_told(self):
+        def gone() -> None:
+            raise BrokerLostError("multiprocess:hub", "it is gone")
+
+        async def wait(topic: str) -> None:
+            with pytest.raises(BrokerLostError):
+                await flight.board(topic, 1 << 24, gone)
+
+        flight = Flight()
+        await flight.board("a", 1 << 25, lambda: None)
+        for _ in range(4_000):
+            await flight.board("b", 0, lambda: None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, "a")
+            tasks.start_soon(wait, "b")
+            await anyio.wait_all_tasks_blocked()
+            flight.end()
 
 
 async def test_what_waits_for_its_own_reader_is_a_deadlock_only_within_one_process():

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -27,6 +26,7 @@ from dpcore.errors import (
     TopicError,
 )
 from dpcore.topics import matches
+from dpcore_plugins.brokers.multiprocess.flight import Flight
 from dpcore_plugins.brokers.multiprocess.places import Place, forkless
 from dpcore_plugins.brokers.multiprocess.wire import (
     Cut,
@@ -42,7 +42,6 @@ __all__ = ("Hearer", "Link")
 _log = logging.getLogger("dpcore.broker")
 
 _READ = 1 << 18  # bytes that are read at once
-_FLIGHT = 32 << 20  # bytes of publications that the hub has not answered
 _SOON = 0.0002  # seconds for which what became of events may be kept, to be said together
 _LAST_WORD = 1.0  # seconds in which the hub says whether it had taken what is to be taken back
 _GRACE = 1.0  # seconds in which another task may begin to read what nobody has read yet
@@ -109,8 +108,7 @@ class Link:
         self._stuck: memoryview | None = None
         self._unstick = anyio.Event()
         self._sent = anyio.Event()
-        self._flight = 0
-        self._queue: deque[anyio.Event] = deque()
+        self._flight = Flight()
         self._wanted = list(welcome.wanted)
         self._wants: dict[str, bool] = {}
         self._lost: Callable[[], DpcoreError] | None = None
@@ -294,9 +292,7 @@ class Link:
         """Have the hub take *count* events; if it is cancelled it takes them back, where it still can."""
         self.check()
         size = len(body)
-        if self._flight and self._flight + size > _FLIGHT:
-            await self._room(size)
-        self._flight += size
+        await self._flight.board(topic, size, self.check)
         number = next(self._numbers) & 0xFFFFFFFF
         asked = self._asked[number] = Asked()
         self.request(kind, number, count, body)
@@ -309,29 +305,13 @@ class Link:
             if not asked.is_taken:
                 raise self._was_left()
         finally:
-            self._flight -= size
-            if self._queue:
-                self._queue.popleft().set()
+            self._flight.land(topic, size)
 
     def _raise(self, error: DpcoreError | None) -> None:
         if error is not None:
             if self.is_leaving and isinstance(error, BrokerLostError):
                 raise self._was_left() from None
             raise error
-
-    async def _room(self, size: int) -> None:
-        while self._flight and self._flight + size > _FLIGHT:
-            turn = anyio.Event()
-            self._queue.append(turn)
-            try:
-                await turn.wait()
-            except BaseException:
-                if turn.is_set() and self._queue:
-                    self._queue.popleft().set()
-                elif not turn.is_set():
-                    self._queue.remove(turn)
-                raise
-            self.check()
 
     async def _taken(self, asked: Asked, topic: str, me: int) -> None:
         while not asked.is_answered:
@@ -424,8 +404,7 @@ class Link:
             one.answer(taken=False, error=self._was_left() if self._lost is None else self._lost())
         for hearer in [*self.hearers.values()]:
             hearer.lose()
-        while self._queue:
-            self._queue.popleft().set()
+        self._flight.end()
         self._alone.set()
         self._unstick.set()
         with suppress(AttributeError, NotImplementedError):
