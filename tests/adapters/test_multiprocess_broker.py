@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -176,13 +176,15 @@ async def test_a_key_that_others_can_read_opens_nothing(tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     key.chmod(0o640)
-    words = rf"others can read the key file {key} \(mode 0640\); remove it, so that the hub makes a new one"
+    words = rf"others can read the key file {key} \(mode 0640\); remove it, so that a new one is made"
     with pytest.raises(BrokerRefusedError, match=words):
         await MultiprocessBroker(str(tmp_path / "hub"), key=str(key)).__aenter__()
     key.chmod(0o600)
     async with MultiprocessBroker(str(tmp_path / "hub"), key=str(key)) as hub:
         key.chmod(0o604)
-        with pytest.raises(BrokerRefusedError, match="others can read the key file"):
+        with pytest.raises(
+            BrokerRefusedError, match=r"others can read the key file .*, so that the hub makes a new one"
+        ):
             await at(hub.address).__aenter__()
     assert key.exists()  # it was not the hub that made it
 
@@ -193,6 +195,38 @@ async def test_a_key_that_is_short_or_no_file_opens_nothing(tmp_path):
     for name, words in (("short", "holds 1 bytes; have at least 32 in it"), ("", "is not a file of this user")):
         with pytest.raises(BrokerRefusedError, match=words):
             await MultiprocessBroker(str(tmp_path / "hub"), key=str(tmp_path / name)).__aenter__()
+
+
+async def test_what_stands_in_the_place_of_the_key_and_is_none_is_not_waited_for(tmp_path):
+    key = tmp_path / "hub.key"
+    makers: list[tuple[Callable[[], object], str]] = [
+        (lambda: os.mkfifo(key, 0o600), "is not a file of this user; remove it, so that a new one is made"),
+        (lambda: key.symlink_to(tmp_path / "other"), "cannot be read: .*; remove it, so that a new one is made"),
+    ]
+    for make, words in makers:
+        make()
+        with pytest.raises(BrokerRefusedError, match=words):
+            await MultiprocessBroker(str(tmp_path / "hub")).__aenter__()
+        key.unlink()
+    async with MultiprocessBroker(str(tmp_path / "hub")) as hub:
+        os.replace(key, tmp_path / "kept")  # noqa: PTH105
+        os.mkfifo(key, 0o600)
+        with pytest.raises(BrokerRefusedError, match="is not a file of this user; remove it, so that the hub makes"):
+            await at(hub.address).__aenter__()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+async def test_a_file_that_somebody_made_where_the_key_is_written_does_not_get_it(tmp_path, transport):
+    prepared = [tmp_path / name for name in ("hub.key.new", "hub.new")]
+    for path in prepared:
+        path.touch(0o666)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(path.open("rb")) for path in prepared]
+        async with MultiprocessBroker(str(tmp_path / "hub"), transport=transport) as hub:
+            assert (mode(tmp_path / "hub.key"), [file.read() for file in opened]) == (0o600, [b"", b""])
+            async with at(hub.address) as other:
+                await other.publish("t", 1)
+    assert sorted(tmp_path.iterdir()) == prepared
 
 
 @contextmanager
