@@ -227,10 +227,11 @@ async def test_a_run_that_is_cancelled_while_it_is_recorded_is_recorded_once(tas
 
 
 async def test_who_asks_for_the_history_and_gives_up_takes_nothing_from_the_run(tasks, plugins):
-    going_on = anyio.Event()
+    begun, going_on = anyio.Event(), anyio.Event()
 
     @tasks.task
     async def first() -> int:
+        begun.set()
         await going_on.wait()
         return 1
 
@@ -251,7 +252,7 @@ async def test_who_asks_for_the_history_and_gives_up_takes_nothing_from_the_run(
 
         results: list[dpcore.Result] = []
         group.start_soon(run)
-        await anyio.sleep(0.05)
+        await begun.wait()
         for number in range(20):
             group.start_soon(ask, number / 400)
         going_on.set()
@@ -261,8 +262,11 @@ async def test_who_asks_for_the_history_and_gives_up_takes_nothing_from_the_run(
 
 
 async def test_a_store_that_fails_while_the_history_is_asked_for_ends_the_run_with_its_error(tasks, plugins):
+    begun = anyio.Event()
+
     @tasks.task
     async def endless() -> None:
+        begun.set()
         await anyio.sleep_forever()
 
     store = LazyStore()
@@ -273,7 +277,7 @@ async def test_a_store_that_fails_while_the_history_is_asked_for_ends_the_run_wi
                 await app.run(run_id="r1")
 
         group.start_soon(run)
-        await anyio.sleep(0.02)
+        await begun.wait()
         store.fails_at = 0
         await app.history("r1")
 

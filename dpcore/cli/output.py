@@ -23,10 +23,10 @@ CLOSED = "the code that was run has closed the stream"
 """Why nothing can be written where nothing is wrong with the file behind it."""
 
 
-def tell(text: str, out: TextIO | None = None) -> None:
-    """Write what the command is for, to stdout unless *out* is given; what a terminal would obey is escaped.
+def tell(text: str, out: TextIO | None = None) -> bool:
+    """Write what the command is for, to stdout unless *out* is given; False if nobody reads it any more.
 
-    Raises :class:`~dpcore.cli.refusal.Refusal` if it cannot be written.
+    What a terminal would obey is escaped.  Raises :class:`~dpcore.cli.refusal.Refusal` if it cannot be written.
     """
     stream = sys.stdout if out is None else out
     try:
@@ -35,10 +35,12 @@ def tell(text: str, out: TextIO | None = None) -> None:
         lose(stream)
         if not isinstance(error, BrokenPipeError):
             raise not_written(error) from error
+        return False
     except ValueError as error:
         if not stream.closed:
             raise
         raise Refusal(f"the output cannot be written: {CLOSED}") from error
+    return True
 
 
 def not_written(error: OSError) -> Refusal:

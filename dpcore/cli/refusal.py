@@ -67,6 +67,8 @@ def _sentence(error: BaseException) -> str | None:
     from dpcore.errors import DpcoreError
     from dpcore.plugins import blame
 
+    if isinstance(error, Refusal):
+        return error.message
     if isinstance(error, DpcoreError):
         return "\n".join([str(error), *getattr(error, "__notes__", ())])
     return blame(error)

@@ -20,12 +20,17 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 from typing import Literal, TypeVar
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from dpcore_plugins import MultiprocessBroker
+from tests.benchmarks.processes import another, serve
 
 Clock = Literal["cpu", "wall"]
 
@@ -220,6 +225,21 @@ def side_by_side(request: pytest.FixtureRequest, benchmark: BenchmarkFixture) ->
         gc.freeze()  # what pytest and its plugins hold is no part of either side
     yield SideBySide(request, benchmark)
     gc.unfreeze()
+
+
+@pytest.fixture
+def portal() -> Iterator[BlockingPortal]:
+    """A loop in a thread of its own, for what is async and is called by a benchmark that is not."""
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture
+def broker(tmp_path: Path, portal: BlockingPortal) -> Iterator[MultiprocessBroker]:
+    """A broker of this process, whose hub is in another one."""
+    path = str(tmp_path / "hub")
+    with another(serve, path), portal.wrap_async_context_manager(MultiprocessBroker(path, serve=False)) as broker:
+        yield broker
 
 
 @pytest.hookimpl(tryfirst=True)

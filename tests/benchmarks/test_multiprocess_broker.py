@@ -9,8 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from itertools import count
 from time import time
 from typing import Any
@@ -18,54 +17,32 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from dpcore import Event
 from dpcore_plugins import MultiprocessBroker
-
-BATCH = 256
-SPAWN = multiprocessing.get_context("spawn")
-DATA = {"id": 7, "country": "eu", "paid": True, "amount": 12.5}
-
+from tests.benchmarks.processes import BATCH, DATA, SPAWN, TOPIC, another, ordered, read
 
 # ---------------------------------------------------------------- other processes
-
-
-def serve(told: Any, path: str) -> None:
-    async def stay() -> None:
-        async with MultiprocessBroker(path, serve=True, drain=0):
-            told.send(None)
-            await anyio.to_thread.run_sync(told.recv)
-
-    anyio.run(stay)
-
-
-def read(told: Any, path: str, group: str | None) -> None:
-    """Read as many events as it is told, and say so, until it is told None."""
-
-    async def work() -> None:
-        async with (
-            MultiprocessBroker(path, serve=False, drain=0) as broker,
-            broker.subscribe("orders.**", group=group, buffer=8192, overflow="block") as events,
-        ):
-            batches = events.batches(1024)
-            told.send(None)
-            while (wanted := await anyio.to_thread.run_sync(told.recv)) is not None:
-                while wanted > 0:
-                    wanted -= len(await anext(batches))
-                told.send(None)
-
-    anyio.run(work)
 
 
 def share(told: Any, path: str) -> None:
     """Read as a member of a group, and say how many each list has, until it is told to end."""
 
+    async def tell(events: Any) -> None:
+        told.send(0)
+        async for batch in events.batches(BATCH):
+            told.send(len(batch))
+
     async def work() -> None:
-        async with MultiprocessBroker(path, serve=False, drain=0) as broker, broker.consume("orders.**") as events:
-            told.send(0)
-            async for batch in events.batches(BATCH):
-                told.send(len(batch))
+        async with (
+            MultiprocessBroker(path, serve=False, drain=0) as broker,
+            broker.consume("orders.**") as events,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(tell, events)
+            await anyio.to_thread.run_sync(told.recv)
+            tasks.cancel_scope.cancel()
 
     anyio.run(work)
 
@@ -96,45 +73,6 @@ def take(told: Any, queue: Any) -> None:
         told.send(None)
 
 
-@contextmanager
-def another(work: Callable[..., None], *arguments: Any) -> Iterator[Any]:
-    """Have another process do *work*; give the pipe to it once it is ready."""
-    here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=work, args=(there, *arguments), daemon=True)
-    process.start()
-    there.close()
-    here.recv()
-    try:
-        yield here
-    finally:
-        with suppress(OSError):
-            here.send(None)
-        process.join(5)
-        process.kill()
-        process.join()
-        here.close()
-
-
-@pytest.fixture
-def portal() -> Iterator[BlockingPortal]:
-    with start_blocking_portal() as portal:
-        yield portal
-
-
-@pytest.fixture
-def broker(tmp_path: Any, portal: BlockingPortal) -> Iterator[MultiprocessBroker]:
-    path = str(tmp_path / "hub")
-    with another(serve, path), portal.wrap_async_context_manager(MultiprocessBroker(path, serve=False)) as broker:
-        yield broker
-
-
-def ordered(told: Any, wanted: int, publish: Callable[[], Any]) -> int:
-    told.send(wanted)
-    publish()
-    told.recv()
-    return wanted
-
-
 # ---------------------------------------------------------------- what is measured
 
 
@@ -149,12 +87,12 @@ def test_batches_from_one_process_to_another(
 
     async def publish() -> None:
         for _ in range(batches):
-            await broker.publish_many("orders.eu.paid", [DATA] * BATCH)
+            await broker.publish_many(TOPIC, [DATA] * BATCH)
 
     def write_by_hand(connection: socket.socket) -> None:
         encode = msgspec.msgpack.Encoder().encode
         for _ in range(batches):
-            made = [Event("orders.eu.paid", DATA, str(next(numbers)), time(), broker.source) for _ in range(BATCH)]
+            made = [Event(TOPIC, DATA, str(next(numbers)), time(), broker.source) for _ in range(BATCH)]
             body = encode(made)
             connection.sendall(struct.pack(">I", len(body)) + body)
 
@@ -189,7 +127,7 @@ def test_one_publish_that_is_confirmed(portal: BlockingPortal, broker: Multiproc
 
     async def publish() -> int:
         for _ in range(times):
-            await broker.publish("orders.eu.paid", DATA)
+            await broker.publish(TOPIC, DATA)
         return times
 
     mine, given = socket.socketpair()
@@ -216,7 +154,7 @@ def test_four_processes_share_the_work(portal: BlockingPortal, broker: Multiproc
 
     async def publish() -> None:
         for _ in range(events // 200):
-            await broker.publish_many("orders.eu.paid", [DATA] * 200)
+            await broker.publish_many(TOPIC, [DATA] * 200)
 
     with ExitStack() as stack:
         ours = [stack.enter_context(another(share, broker._path)) for _ in range(4)]

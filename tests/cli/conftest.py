@@ -96,12 +96,17 @@ def start(folder: Path) -> Iterator[Start]:
     """Call the command as a process of its own, which does not outlive the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, **environ: str) -> subprocess.Popen[str]:
+    def start(
+        *arguments: object,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
+        stdout: int | IO[Any] = subprocess.PIPE,
+        **environ: str,
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-P", "-W", "error", "-c", "from dpcore.cli import main; main()", *map(str, arguments)],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             text=True,
             env=os.environ | environ,
         )

@@ -1,11 +1,16 @@
 """``dpcore publish`` and ``dpcore tail``."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import anyio
 import pytest
+
+from dpcore_plugins import MultiprocessBroker
 
 SOCKET = "multiprocess:hub.sock"
 
@@ -50,6 +55,7 @@ def test_the_memory_broker_reaches_nobody_and_that_is_said(command):
         (("publish", "a..b", "1"), "the topic 'a..b' is not valid: segment 2 is empty"),
         (("publish", "a.*", "1"), "is a pattern"),
         (("publish", "a", "{oops"), "DATA is no JSON: '{oops'"),
+        (("publish", "a", "NaN"), "DATA is no JSON: 'NaN' (JSON has no NaN)"),
         (("publish", "a", "1", "--header", "x"), "--header takes NAME=VALUE, and not 'x'"),
         (("tail", "a..b"), "the pattern 'a..b' is not valid: segment 2 is empty"),
         (("tail", "a", "--group", "my group"), "group='my group' must be"),
@@ -129,3 +135,50 @@ def test_a_tail_ends_when_nobody_reads_what_it_shows(command, start, hub):
     tail.stdout = None
     _, said = tail.communicate(timeout=30)
     assert (tail.returncode, said) == (0, "")
+
+
+def test_whoever_reads_no_further_leaves_the_rest_of_a_group_to_others(command, start, hub):
+    lines = "".join(f"{json.dumps(str(number).zfill(100))}\n" for number in range(3000))
+    command("publish", "jobs", "-", "--broker", hub, input=lines)
+    tail = start("tail", "jobs", "--group", "g", "--broker", hub)
+    assert "0" * 100 in tail.stdout.readline()
+    tail.stdout.close()
+    tail.stdout = None
+    assert tail.wait(30) == 0
+    command("tail", "jobs", "--group", "g", "--broker", hub, "-n", "2000")  # a pipe holds less than a thousand lines
+
+
+def test_ctrl_c_ends_a_publish_that_waits_for_its_input(start, hub):
+    waiting = start("publish", "t", "-", "--broker", hub, stdin=subprocess.PIPE)
+    waiting.stdin.write("1\n")
+    waiting.stdin.flush()
+    assert waiting.stdout.readline()
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(30) == 130
+    assert waiting.stderr.read() == "dpcore: cancelled\n"
+
+
+def test_what_cannot_be_written_is_one_line(command, start, hub):
+    command("publish", "t", "1", "--broker", hub)
+    with Path("/dev/full").open("w") as full:
+        tail = start("tail", "t", "--from-start", "--broker", hub, stdout=full)
+        _, said = tail.communicate(timeout=30)
+    assert (tail.returncode, said) == (2, "dpcore: the output cannot be written: No space left on device\n")
+
+
+def test_a_tail_that_is_stopped_stops_nobody_and_says_what_it_has_missed(command, start, hub):
+    async def publish() -> None:
+        async with MultiprocessBroker("hub.sock", serve=False) as broker:
+            for _ in range(20):
+                await broker.publish_many("many", range(1000))
+
+    tail = followed(command, start, hub)
+    tail.send_signal(signal.SIGSTOP)
+    anyio.run(publish)
+    tail.send_signal(signal.SIGCONT)
+    command("publish", "last", "--broker", hub)
+    while "last" not in tail.stdout.readline():
+        pass
+    tail.send_signal(signal.SIGINT)
+    _, said = tail.communicate(timeout=30)
+    assert re.fullmatch(r"dpcore: [\d,]+ events came too fast to be shown\ndpcore: cancelled\n", said)

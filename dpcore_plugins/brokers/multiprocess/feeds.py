@@ -272,7 +272,7 @@ class MemberFeed(PeerFeed):
         if self._ahead and len(held) <= self._ahead // 2:
             self._ask(limit)
         self._since = (perf_counter(), len(taken))
-        self.link.report_in_time(self)
+        self.link.report_now(self)  # before anybody works on it: if that kills this process, it counts
         return taken
 
     def swap(self, done: Held | None) -> Held | None:

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from time import monotonic
 from typing import Any, Protocol
 
 import anyio
@@ -42,7 +41,6 @@ __all__ = ("Hearer", "Link")
 _log = logging.getLogger("dpcore.broker")
 
 _READ = 1 << 18  # bytes that are read at once
-_SOON = 0.0002  # seconds for which what became of events may be kept, to be said together
 _LAST_WORD = 1.0  # seconds in which the hub says whether it had taken what is to be taken back
 _GRACE = 1.0  # seconds in which another task may begin to read what nobody has read yet
 
@@ -104,7 +102,6 @@ class Link:
         self._out: list[bytes] = []
         self._reporting: dict[Hearer, None] = {}
         self._armed = False
-        self._flushed = 0.0
         self._stuck: memoryview | None = None
         self._unstick = anyio.Event()
         self._sent = anyio.Event()
@@ -148,13 +145,6 @@ class Link:
         self._reporting[hearer] = None
         self.flush()
 
-    def report_in_time(self, hearer: Hearer) -> None:
-        """Have *hearer* report at once, unless something was sent just now; then soon."""
-        if monotonic() - self._flushed > _SOON:
-            self.report_now(hearer)
-        else:
-            self.report_soon(hearer)
-
     def flush(self) -> None:
         """Send everything that waits, in one piece."""
         self._armed = True  # whoever reports now need not arm
@@ -172,7 +162,6 @@ class Link:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._flushed = monotonic()
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
