@@ -947,15 +947,20 @@ class BufferFullError(DpcoreError, BufferError):
 class DeadlockError(DpcoreError, RuntimeError):
     """A task waits for room that only itself could make; the event was not published."""
 
-    def __init__(self, topic: str, reader: str, capacity: int) -> None:
-        super().__init__(topic, reader, capacity)
-        self.topic, self.reader, self.capacity = topic, reader, capacity
+    def __init__(self, topic: str, reader: str, capacity: int, waited: float = 0.0) -> None:
+        super().__init__(topic, reader, capacity, waited)
+        self.topic, self.reader, self.capacity, self.waited = topic, reader, capacity, waited
 
     def __str__(self) -> str:
+        holds = f"{self.reader} holds {counted(self.capacity, 'event')}, its most"
+        if self.waited:
+            return (
+                f"publishing on {self.topic!r} was given up: {holds}, and for {self.waited:g} seconds nobody but the task that "
+                "publishes has had to do with it; begin to read in another task, give it a larger buffer=, or another overflow="
+            )
         return (
-            f"publishing on {self.topic!r} would wait for ever: {self.reader} holds {counted(self.capacity, 'event')}, its most, and "
-            "only the task that publishes reads there; publish from another task, give it a larger buffer=, or another "
-            "overflow="
+            f"publishing on {self.topic!r} would wait for ever: {holds}, and only the task that publishes reads there; "
+            "publish from another task, give it a larger buffer=, or another overflow="
         )
 
 

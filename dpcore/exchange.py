@@ -24,7 +24,11 @@ _MOST_TOPICS = 100_000
 
 
 class Reader:
-    """A subscription without a group: every event that it matches waits in *queue*, up to its capacity."""
+    """A subscription without a group: every event that it matches waits in *queue*, up to its capacity.
+
+    What is retained waits there whole when it begins, even if that is more: it takes no
+    room from what comes later until there is less again.
+    """
 
     __slots__ = (
         "buffer",
@@ -96,18 +100,21 @@ class Reader:
             wake()
 
     def release(self, places: int) -> None:
-        """Wake as many waiting publishers as there are *places* free again."""
-        while places and self.waiting:
-            self.waiting.popleft()()
-            places -= 1
+        """Wake as many waiting publishers as there are *places* free again, if there is room at all."""
+        if len(self.queue) < self.limit:
+            while places and self.waiting:
+                self.waiting.popleft()()
+                places -= 1
 
     def pass_on(self) -> None:
         """Wake the next publisher, because one that was woken does not go on."""
-        self.release(1)
+        if self.waiting:
+            self.waiting.popleft()()
 
     def release_all(self) -> None:
         """Wake every publisher that waits here, because it need not any more."""
-        self.release(len(self.waiting))
+        while self.waiting:
+            self.waiting.popleft()()
 
 
 class Topic:
@@ -284,9 +291,7 @@ class Exchange:
         if literals is not None and (done := {name for name in literals if name in self._completed}):
             assert reader.open is not None
             reader.open -= done
-        past = self._past(interest.patterns, completed_only=interest.start == "new")
-        reader.queue.extend(past[-interest.buffer :] if interest.overflow != "drop_newest" else past[: interest.buffer])
-        reader.dropped = len(past) - len(reader.queue)
+        reader.queue.extend(self._past(interest.patterns, completed_only=interest.start == "new"))
         reader.ended = reader.open is not None and not reader.open
         for pattern in interest.patterns:
             self._routes.add(pattern, reader)
@@ -345,7 +350,7 @@ class Exchange:
         group.rearrange(lambda topic: self._shard(group, topic))
         self._version += 1
         for event in past:
-            self._shard(group, event.topic).put(event)
+            self._shard(group, event.topic).hold(event)
 
     def _shard(self, group: Group, topic: str) -> Shard:
         if len(group.interests) == 1:

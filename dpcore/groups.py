@@ -24,7 +24,8 @@ class Interest(msgspec.Struct, frozen=True, kw_only=True):
     """What a subscription asks of a broker.
 
     *buffer* is how many events wait for it at the most, *overflow* what is done
-    with more; a group takes both from whoever made it.  *said* names those of the two
+    with more; a group takes both from whoever made it.  What is retained when it begins is
+    replayed whole, even if that is more than the buffer.  *said* names those of the two
     that were asked for, which a group that exists must have.
     """
 
@@ -124,12 +125,22 @@ class Shard:
         if group.idle:
             group.rouse(self)
 
+    def hold(self, event: Event) -> None:
+        """Hold *event* whether there is room or not: what is retained when a group begins to read it."""
+        group = self.group
+        self.count += 1
+        group.seq += 1
+        self.queue.append(Entry(event, 1, None, group.seq, self))
+        if group.idle:
+            group.rouse(self)
+
     def release(self, places: int) -> None:
-        """Give *places* back, and wake as many publishers that wait for one."""
+        """Give *places* back, and wake as many publishers that wait for one, if there is room at all."""
         self.count -= places
-        while places and self.waiting:
-            self.waiting.popleft()()
-            places -= 1
+        if self.count < self.limit:
+            while places and self.waiting:
+                self.waiting.popleft()()
+                places -= 1
 
     def pass_on(self) -> None:
         """Wake the next publisher, because one that was woken does not go on."""

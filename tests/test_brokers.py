@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import anyio
 import pytest
 
-from dpcore import Event
+from dpcore import Broker, Event, Feed, Held
 from dpcore.errors import BrokerStateError, GroupSettingsError, UnsupportedError
 from dpcore_plugins import MemoryBroker
 
@@ -80,3 +82,78 @@ def test_a_broker_that_does_not_end_is_given_up(caplog):
 async def test_only_a_broker_of_several_processes_has_an_address():
     async with MemoryBroker() as broker:
         assert broker.address is None
+
+
+class Slow(Broker):
+    """As an adapter for a server is: it writes the three methods, and settling takes until it is answered."""
+
+    capabilities = frozenset({"groups"})
+
+    def __init__(self):
+        self.queue, self.said = deque(), []
+        self.asked, self.answered = anyio.Event(), anyio.Event()
+
+    async def send(self, events):
+        self.queue.extend(map(Held, events))
+
+    async def open(self, interest):
+        return SlowFeed(self)
+
+    async def topics(self):
+        return []
+
+
+class SlowFeed(Feed):
+    def __init__(self, broker):
+        super().__init__()
+        self.broker, self.out = broker, {}
+
+    async def receive(self, limit):
+        queue = self.broker.queue
+        taken = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        self.out.update((id(held), held) for held in taken)
+        return taken
+
+    async def settle(self, settlements):
+        self.broker.asked.set()
+        await self.broker.answered.wait()
+        for one in settlements:
+            if self.out.pop(id(one.held), None):
+                self.broker.said.append((one.how, one.held.event.data))
+
+    async def close(self):
+        self.broker.queue.extendleft(reversed(self.out.values()))
+
+
+async def stop_asking(read, asked):
+    """Cancel *read* as soon as it waits for what it has *asked* of its broker."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("form", ["batches", "events", "deliveries"])
+async def test_what_was_received_and_not_given_is_neither_acked_nor_lost(form):
+    published = [1, "misfit", 3, 4] if form == "batches" else ["misfit", 1, 3, 4]
+    async with Slow() as broker, broker.consume("t", type=int) as events:
+        await broker.publish_many("t", published)
+        read = {"batches": events.batches, "events": events.__aiter__, "deliveries": events.deliveries}[form]()
+        await stop_asking(lambda: anext(read), broker.asked)
+        assert broker.said == []
+        broker.answered.set()
+        found = await anext(read)
+        if form == "batches":
+            assert [event.data for event in found] == [1, 3, 4]
+        else:
+            assert getattr(found, "event", found).data == 1
+        assert broker.said == [("reject", "misfit")]
+        assert events.unfit == 1
+
+
+async def test_what_was_received_and_not_given_goes_back_when_the_subscription_is_left():
+    async with Slow() as broker:
+        async with broker.consume("t", type=int) as events:
+            await broker.publish_many("t", [1, "misfit", 3])
+            await stop_asking(lambda: anext(events.batches()), broker.asked)
+        assert (broker.said, [held.event.data for held in broker.queue]) == ([], [1, "misfit", 3])

@@ -45,6 +45,11 @@ EXAMPLES = [
         "publishing on 'orders.eu' would wait for ever: a subscription to 'orders.*' holds 1 event, its most, and only the task that publishes reads there; publish from another task, give it a larger buffer=, or another overflow=",
     ),
     (
+        errors.DeadlockError("orders.eu", "group 'billing'", 10, 5.0),
+        RuntimeError,
+        "publishing on 'orders.eu' was given up: group 'billing' holds 10 events, its most, and for 5 seconds nobody but the task that publishes has had to do with it; begin to read in another task, give it a larger buffer=, or another overflow=",
+    ),
+    (
         errors.PublishTimeoutError("orders.eu", 2.5),
         TimeoutError,
         "nothing was published on 'orders.eu' within 2.5 seconds, because a reader has no room; read faster, or give a longer timeout=",

@@ -152,13 +152,35 @@ def test_of_all_topics_together_the_oldest_are_forgotten_first(topics, total, ma
     assert len(kept) >= min(len(topics), total - total // 10 - 4 * many)
 
 
-def test_a_reader_from_the_earliest_gets_the_latest_that_it_has_room_for():
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "block", "error"])
+def test_what_is_retained_is_replayed_whole_and_takes_no_room_from_what_comes_later(overflow):
     world = World()
     world.offer(*["t"] * 5)
-    oldest = world.read("t", start="earliest", buffer=2)
-    newest = world.read("t", start="earliest", buffer=2, overflow="drop_newest")
-    assert (numbers(oldest.queue), oldest.dropped) == ([3, 4], 3)
-    assert (numbers(newest.queue), newest.dropped) == ([0, 1], 3)
+    reader = world.read("t", start="earliest", buffer=2, overflow=overflow)
+    member = world.join("t", buffer=2, overflow=overflow)
+    assert (numbers(reader.queue), reader.dropped, member.group.dropped) == ([0, 1, 2, 3, 4], 0, 0)
+    if overflow == "error":
+        with pytest.raises(BufferFullError):
+            world.offer("t")
+    else:
+        assert world.offer("t") == [reader if overflow == "block" else None]
+    lost = overflow.startswith("drop")
+    oldest = int(overflow == "drop_oldest")
+    expected = [*range(oldest, 5 + oldest)]
+    assert (numbers(reader.queue), reader.dropped) == (expected, lost)
+    assert (numbers(member.take(9)), member.group.dropped) == (expected, lost)
+
+
+def test_a_publisher_is_not_woken_by_a_replay_before_there_is_room():
+    world = World()
+    world.offer(*["t"] * 3)
+    reader = world.read("t", start="earliest", buffer=2, overflow="block")
+    woken = []
+    reader.waiting.append(lambda: woken.append(len(reader.queue)))
+    for _ in range(3):
+        reader.queue.popleft()
+        reader.release(1)
+    assert woken == [1]
 
 
 def test_beyond_the_most_topics_those_that_nobody_declared_are_forgotten_the_first_seen_first():

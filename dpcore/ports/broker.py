@@ -23,7 +23,7 @@ from dpcore.events import Event, Ids, PayloadReader, check_event, strict
 from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
 from dpcore.ports.inbox import Inbox
-from dpcore.ports.subscription import Acknowledge, Feed, Subscription
+from dpcore.ports.subscription import Acknowledge, Feed, Subscription, this_task
 from dpcore.topics import Pattern, check_pattern, check_topic
 from dpcore.words import listed
 
@@ -72,6 +72,11 @@ class Broker(Adapter):
     """Whether every payload goes through the wire form, as it would between processes."""
     drain: float = 5.0
     """Seconds that readers have to read what is left when the broker is left without an exception."""
+
+    grace: float = 5.0
+    """Seconds for which who publishes waits for another task to begin to read what only its own has subscribed to.
+
+    After that it is a :class:`~dpcore.errors.DeadlockError`."""
 
     may_host: bool = True
     """Whether it may be itself the place where events are kept, for other processes; or else it only connects to one."""
@@ -131,9 +136,12 @@ class Broker(Adapter):
         """Tell whether anybody may be reading *topic*; what nobody wants need not be made."""
         return True
 
+    this_task = staticmethod(this_task)
+
     # ------------------------------------------------------------ its life
 
     _tasks: TaskGroup | None = None
+    _leaving = False
     _turns = 0
 
     @final
@@ -159,15 +167,16 @@ class Broker(Adapter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take no more, let readers read what is left for :attr:`drain` seconds, and disconnect."""
-        tasks, self._tasks = self._tasks, None
+        tasks = self._tasks
         self._turns = 0
-        if tasks is None:
+        if tasks is None or self._leaving:
             return
         drain = self.drain if kind is None else 0.0
+        self._leaving = True
         try:
-            with anyio.move_on_after(drain):
-                await self._inbox.close()
+            await self._inbox.close(drain)
         finally:
+            self._tasks, self._leaving = None, False
             with anyio.move_on_after(drain + _LEAVING, shield=True) as scope:
                 await self.stop(drain)
             if scope.cancelled_caught:
@@ -184,6 +193,11 @@ class Broker(Adapter):
         if self._tasks is None:
             raise BrokerStateError(str(self), "is not entered, or was left")
         return self._tasks
+
+    def _check(self) -> None:
+        """Raise unless it is entered, and nobody is about to leave it."""
+        if self._tasks is None or self._leaving:
+            raise BrokerStateError(str(self), "is not entered, or was left")
 
     # ------------------------------------------------------------ publishing
 
@@ -223,9 +237,9 @@ class Broker(Adapter):
 
     async def _turn(self) -> None:
         """Let others on the loop have their turn, and see that the broker may be used."""
-        self.tasks  # noqa: B018  (raises if it may not)
+        self._check()
         await checkpoint()
-        self.tasks  # noqa: B018
+        self._check()
         self._turns = _TURN
 
     @final
@@ -262,7 +276,7 @@ class Broker(Adapter):
 
         Each gets an event of its own; the list is empty if there is no such topic.
         """
-        self.tasks  # noqa: B018  (raises if it is not entered)
+        self._check()
         matching = Pattern(pattern)
         return [
             await self.publish(topic, data, **arguments) for topic in await self.topics() if matching.matches(topic)
@@ -287,7 +301,7 @@ class Broker(Adapter):
         :class:`~dpcore.errors.BufferFullError`.  What the broker refuses later, because the
         topic was completed meanwhile or by the policy ``"error"``, is logged.
         """
-        self.tasks  # noqa: B018  (raises if it is not entered)
+        self._check()
         event = self._stamped(topic, data, key, headers, type)
         self._inbox.put(event, timeout)
         return event
@@ -295,7 +309,7 @@ class Broker(Adapter):
     def _stamped(
         self, topic: str | Event, data: Any, key: str | None, headers: Mapping[str, str] | None, kind: str
     ) -> Event:
-        self.tasks  # noqa: B018  (raises if it is not entered)
+        self._check()
         if isinstance(topic, Event):
             return self._completed(topic, data)
         plain, _, _, source, next_id, time = self._hot
@@ -326,7 +340,7 @@ class Broker(Adapter):
         headers: Mapping[str, str] | None,
         kind: str,
     ) -> list[Event]:
-        self.tasks  # noqa: B018  (raises if it is not entered)
+        self._check()
         if not isinstance(topic, str):
             if isinstance(topic, Event):
                 raise ArgumentError("topic", topic, "a topic, or a list of events")
@@ -379,6 +393,7 @@ class Broker(Adapter):
         if isinstance(groups, str):
             raise ArgumentError("groups", groups, f"a list of names, such as [{groups!r}]")
         interests = [_interest((topic,), group, "earliest", buffer, overflow) for group in groups]
+        self._check()
         await self.arrange(topic, interests)
 
     @final
@@ -389,6 +404,7 @@ class Broker(Adapter):
         nothing is left for it.  Whoever subscribes later gets what is retained, and ends.
         """
         self.require("completes", f"complete {topic!r}")
+        self._check()
         await self.end(check_topic(topic))
 
     # ------------------------------------------------------------ reading
@@ -410,6 +426,9 @@ class Broker(Adapter):
         group that nobody has joined before.  *buffer* events wait for it at the most,
         1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
         the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
+        What is retained is replayed whole, even if that is more than the buffer; until less
+        waits than that, ``"block"`` and ``"error"`` take nothing new, and the others drop an
+        event for each that comes.
         A member that says neither *buffer* nor *overflow* takes what its group has.
         With *type* payloads are converted to it, and events whose payload does not fit are
         left out and counted; in a group they go to the dead letters.
@@ -442,7 +461,7 @@ class Broker(Adapter):
     @final
     async def open_feed(self, interest: Interest) -> Feed:
         """Begin what *interest* asks for, if this broker can; subscriptions call this."""
-        self.tasks  # noqa: B018  (raises if it is not entered)
+        self._check()
         asked = f"subscribe to {' | '.join(interest.patterns)!r}"
         if interest.group is not None:
             self.require("groups", f"{asked} in group {interest.group!r}")

@@ -18,6 +18,7 @@ from dpcore.ports.subscription import TURN
 __all__ = ("Inbox",)
 
 _INBOX = 1024  # events that wait to be published
+_LAST = 1.0  # seconds that a broker may take to give a publication up
 
 _log = logging.getLogger("dpcore.broker")
 
@@ -35,6 +36,7 @@ class Inbox:
         self._closed = False
         self._rung = anyio.Event()
         self._idle = anyio.Event()
+        self._scope = anyio.CancelScope()
 
     def put(self, event: Event, timeout: float | None) -> None:
         """Have *event* published soon; wait for room."""
@@ -60,6 +62,13 @@ class Inbox:
 
     async def publish(self) -> None:
         """Publish what comes, for as long as the broker lives."""
+        try:
+            with self._scope:
+                await self._publish_all()
+        finally:
+            self._idle.set()
+
+    async def _publish_all(self) -> None:
         published = 0
         while True:
             await self._rung.wait()
@@ -74,7 +83,6 @@ class Inbox:
                 if published % TURN == 0:
                     await checkpoint()
             if self._closed:
-                self._idle.set()
                 return
 
     async def _publish(self, event: Event) -> None:
@@ -88,15 +96,19 @@ class Inbox:
         for see in broker.on_published:
             see(event)
 
-    async def close(self) -> None:
-        """Take no more, and wait until everything is published."""
+    async def close(self, drain: float) -> None:
+        """Take no more, and publish what is there; what is left of it after *drain* seconds is logged."""
         with self._room:
             self._closed = True
             self._room.notify_all()
         self._rung.set()
         try:
-            await self._idle.wait()
+            with anyio.move_on_after(drain):
+                await self._idle.wait()
         finally:
+            self._scope.cancel()  # in the middle of a publish: what comes after the one that waits stays behind it
+            with anyio.move_on_after(_LAST, shield=True):
+                await self._idle.wait()
             if self._events:
                 _log.error(
                     "%d events of other threads were not published, because %r was left",

@@ -7,17 +7,27 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import ref
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import DeliveryError, PayloadError, SubscriptionError, UnsupportedError
+from dpcore.errors import (
+    ArgumentError,
+    DeliveryError,
+    PayloadError,
+    SubscriptionError,
+    UnsupportedError,
+    check_argument,
+)
 from dpcore.events import Event, PayloadReader
 from dpcore.groups import Held, Interest, Settled, Settlement
+from dpcore.jobs import writable
 
-__all__ = ("Acknowledge", "Delivery", "Feed", "Subscription")
+__all__ = ("Acknowledge", "Delivery", "Feed", "Subscription", "this_task")
 
 Acknowledge = Literal["auto", "manual"]
 Watch = Callable[[Event, str, str], None]
@@ -36,7 +46,12 @@ class Feed(ABC):
     """
 
     ready: deque[Event]
-    """Without a group: what has come and was not read yet.  A broker may fill it, and take from its left, by itself."""
+    """Without a group: what has come and was not read yet.
+
+    A broker may fill it, and take from its left, by itself; it counts as waiting, for the
+    interest's buffer.  One that does not, and writes no :meth:`wait`, finds no more in it
+    than the reader has asked for.
+    """
     waiting: Sized = ()
     """While it holds anything, :meth:`freed` is called for each event that is read."""
 
@@ -47,7 +62,9 @@ class Feed(ABC):
     async def receive(self, limit: int) -> Sequence[Held]:
         """Wait for events, and return one to *limit* of them; none says that no more will come.
 
-        A call that is cancelled has taken nothing: what came meanwhile is returned by the next.
+        What waits here until it is asked for is bounded by the interest's buffer, and its
+        overflow says what is done with more.  A call that is cancelled has taken nothing:
+        what came meanwhile is returned by the next.
         """
 
     @abstractmethod
@@ -66,17 +83,20 @@ class Feed(ABC):
         """How many events the policy for overflow has dropped, here or in the group as a whole."""
         return 0
 
-    async def wait(self) -> bool:
-        """Wait until something is :attr:`ready`; False if no more will come."""
-        self.ready.extend(held.event for held in await self.receive(TURN))
+    async def wait(self, limit: int) -> bool:
+        """Wait until something is :attr:`ready`, *limit* events if that many have come; False if no more will come.
+
+        Others on the loop are seen to: this need not wait where something has come.
+        """
+        self.ready.extend(held.event for held in await self.receive(limit))
         return bool(self.ready)
 
     def swap(self, done: Held | None) -> Held | None:  # noqa: ARG002
         """Ack *done* and take the next event, both without waiting; None, and nothing has happened, if that cannot be."""
         return None
 
-    def read_by(self, task: int) -> None:  # noqa: B027  (most brokers need not know)
-        """Hear which task reads now; for a broker that tells who waits for itself."""
+    def read_by(self, task: object) -> None:  # noqa: B027  (most brokers need not know)
+        """Hear which task reads now, as :meth:`Broker.this_task` has it; for a broker that tells who waits for itself."""
 
     def freed(self) -> None:  # noqa: B027  (as above)
         """Hear that an event of :attr:`ready` was read."""
@@ -115,11 +135,12 @@ class Delivery:
 
         Raises :class:`~dpcore.errors.UnsupportedError` for a delay where the broker lacks the capability ``delay``.
         """
-        await self._say("nack", "nacked", delay=delay or 0.0)
+        await self._say("nack", "nacked", delay=_delay(delay))
 
     async def reject(self, reason: str = "") -> None:
         """Send the event to the dead letters, with *reason*; it is not delivered again."""
-        await self._say("reject", "rejected", reason=reason)
+        check_argument("reason", reason, str, "a str")
+        await self._say("reject", "rejected", reason=writable(reason))
 
     async def _say(self, how: Settled, done: str, *, delay: float = 0.0, reason: str = "") -> None:
         if self._settled:
@@ -129,8 +150,6 @@ class Delivery:
                 raise UnsupportedError("a subscription without a group", "groups", f"{how} an event")
             self._settled = done
             return
-        if delay < 0:
-            raise ValueError(f"delay={delay!r} must be at least 0 seconds")
         await self._settle(Settlement(self._held, how, delay, reason))
         self._settled = done
 
@@ -172,6 +191,7 @@ class Subscription:
         self._hand: dict[
             int, tuple[Held, Delivery | None]
         ] = {}  # those of a list, and those to be settled by the reader
+        self._come: list[tuple[Held, Event | None, str]] = []  # received and not given yet; or why it is not to be
         self._unfit, self._misfit = 0, ""
         self._left = False
 
@@ -251,26 +271,19 @@ class Subscription:
                 return fitted
         raise StopAsyncIteration
 
-    async def _some(self) -> bool:
-        """Wait until something is ready, or for the others' turn; False if no more will come."""
+    async def _some(self, limit: int = 1) -> bool:
+        """Wait until something is ready, and for the others' turn when it has come; False if no more will come."""
         feed = self._opened()
-        if self._ready:
-            if self._turns <= 0:
-                await checkpoint()
-        else:
-            feed.read_by(_this_task())
-            if not await feed.wait():
-                return False
-        self._turns = TURN
-        return True
+        feed.read_by(this_task())
+        if self._turns <= 0:
+            await checkpoint()
+            self._turns = TURN
+        return bool(self._ready) or await feed.wait(limit)
 
     async def _next_held(self) -> Event:
-        while held := await self._receive(1):
-            if (fitted := self._fitted(held[0].event)) is not None:
-                self._current = held[0]
-                return fitted
-            self._hand[id(held[0])] = (held[0], None)
-            await self._reject_unfit(held[0])
+        for held, event in await self._given(1):
+            self._current = held
+            return event
         raise StopAsyncIteration
 
     def batches(self, limit: int = 256) -> AsyncIterator[list[Event]]:
@@ -285,21 +298,16 @@ class Subscription:
 
     async def _batch(self, limit: int) -> list[Event]:
         if self.interest.group is None:
-            while await self._some():
+            while await self._some(limit):
                 if events := self._all_fitted(self._taken(limit)):
                     return events
             raise StopAsyncIteration
-        while batch := await self._receive(limit):
-            events = []
-            for held in batch:
-                self._hand[id(held)] = (held, None)
-                if (fitted := self._fitted(held.event)) is not None:
-                    events.append(fitted)
-                else:
-                    await self._reject_unfit(held)
-            if events:
-                return events
-        raise StopAsyncIteration
+        given = await self._given(limit)
+        if not given:
+            raise StopAsyncIteration
+        for held, _ in given:
+            self._hand[id(held)] = (held, None)
+        return [event for _, event in given]
 
     def _all_fitted(self, events: list[Event]) -> list[Event]:
         if self._fit is None:
@@ -308,12 +316,13 @@ class Subscription:
 
     def _taken(self, limit: int) -> list[Event]:
         ready = self._ready
-        self._turns = 0  # the next list comes after the others' turn
         if len(ready) <= limit:
             events = list(ready)
             ready.clear()
+            self._turns -= len(events)
         else:
             events = [ready.popleft() for _ in range(limit)]
+            self._turns = 0  # the next list comes after the others' turn
         for _ in range(min(len(events), len(self._waiting))):
             self._opened().freed()
         return events
@@ -326,18 +335,14 @@ class Subscription:
     async def _delivery(self) -> Delivery:
         if self.interest.group is None:
             return Delivery(await self._next(), None, self._settle_one)
-        while held := await self._receive(1):
-            event = self._fitted(held[0].event)
-            self._hand[id(held[0])] = (held[0], None)
-            if event is None:
-                await self._reject_unfit(held[0])
-                continue
-            delivery = Delivery(event, held[0], self._settle_one)
-            self._hand[id(held[0])] = (held[0], delivery)
+        for held, event in await self._given(1):
+            delivery = Delivery(event, held, self._settle_one)
+            self._hand[id(held)] = (held, delivery)
             return delivery
         raise StopAsyncIteration
 
-    async def _receive(self, limit: int) -> Sequence[Held]:
+    async def _given(self, limit: int) -> list[tuple[Held, Event]]:
+        """Return what the reader is given next, one to *limit* events that fit; none if no more will come."""
         feed = self._opened()
         if self._ack == "auto" and (self._current is not None or self._hand):
             await self._settle_hand("ack", "acked when the next was asked for")
@@ -345,8 +350,28 @@ class Subscription:
             await checkpoint()
             self._turns = TURN
         self._turns -= limit
-        feed.read_by(_this_task())
-        return await feed.receive(limit)
+        feed.read_by(this_task())
+        if self._fit is None:
+            return [(held, held.event) for held in await feed.receive(limit)]
+        while not (fitting := await self._fitting()):
+            come = await feed.receive(limit)
+            if not come:
+                return []
+            for held in come:
+                event = self._fitted(held.event)
+                self._come.append((held, event, self._misfit))
+        given, self._come = fitting[:limit], self._come[limit:]
+        return given
+
+    async def _fitting(self) -> list[tuple[Held, Event]]:
+        """Return what was received, once what does not fit was rejected; until it is given it is not in hand."""
+        fitting = [(held, event) for held, event, _ in self._come if event is not None]
+        if len(fitting) < len(self._come):
+            await self._settle(
+                [Settlement(held, "reject", 0.0, misfit) for held, event, misfit in self._come if event is None]
+            )
+            self._come = [one for one in self._come if one[1] is not None]
+        return fitting
 
     # ------------------------------------------------------------ settling
 
@@ -368,9 +393,6 @@ class Subscription:
             if delivery is not None:
                 delivery._end(done)
         self._hand = {}
-
-    async def _reject_unfit(self, held: Held) -> None:
-        await self._settle_one(Settlement(held, "reject", 0.0, self._misfit))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         await self._opened(left=True).settle(settlements)
@@ -407,7 +429,7 @@ class Subscription:
             raise SubscriptionError(
                 self.interest.patterns, f"was made with ack='manual', and {what} cannot be acked", "use .deliveries()"
             )
-        feed.read_by(_this_task())
+        feed.read_by(this_task())
 
 
 class _Batches(AsyncIterator[list[Event]]):
@@ -434,8 +456,17 @@ class _Deliveries(AsyncIterator[Delivery]):
         return await self._subscription._delivery()
 
 
-def _this_task() -> int:
-    """Return what anyio has as the id of the current task, in a fifth of the time."""
-    if (asyncio := sys.modules.get("asyncio")) is not None and asyncio._get_running_loop() is not None:
-        return id(asyncio.current_task())
-    return anyio.get_current_task().id
+def _delay(delay: float | None) -> float:
+    if delay is None:
+        return 0.0
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < inf:
+        raise ArgumentError("delay", delay, "a finite number of seconds, at least 0")
+    return float(delay)
+
+
+def this_task() -> object:
+    """Return what stands for the current task, for as long as it lives, and equals itself only; keeps nothing alive."""
+    if (asyncio := sys.modules.get("asyncio")) is not None and (loop := asyncio._get_running_loop()) is not None:
+        task = asyncio.current_task()
+        return loop if task is None else ref(task)
+    return ref(sys.modules["trio"].lowlevel.current_task())

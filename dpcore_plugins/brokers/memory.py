@@ -14,7 +14,6 @@ from dpcore.errors import DeadlockError, SubscriptionError
 __all__ = ("MemoryBroker",)
 
 _TURN = 256  # events that are taken before others on the loop have their turn
-_GRACE = 1.0  # seconds in which another task may begin to read what nobody has read yet
 
 
 class MemoryBroker(Broker):
@@ -93,13 +92,15 @@ class MemoryBroker(Broker):
         room = anyio.Event()
         (full.waiting.appendleft if again else full.waiting.append)(room.set)
         try:
-            alone = _reads_alone(full)
+            me = self.this_task()
+            alone = _reads_alone(full, me)
             if alone is not None:
+                grace = 0.0 if alone else self.grace
                 await checkpoint()  # whoever was just started to read has the chance to begin
-                with anyio.move_on_after(0 if alone else _GRACE):
+                with anyio.move_on_after(grace):
                     await room.wait()
-                if not room.is_set() and _reads_alone(full) is not None:
-                    raise DeadlockError(topic, str(full), full.capacity)
+                if not room.is_set() and _reads_alone(full, me) is not None:
+                    raise DeadlockError(topic, str(full), full.capacity, grace)
             await room.wait()
         except BaseException:
             if room.is_set():
@@ -133,7 +134,7 @@ class MemoryBroker(Broker):
             feed = _ReaderFeed(self, self._exchange.read(interest))
         else:
             feed = _MemberFeed(self, self._exchange.join(interest))
-        feed.reader.opener = anyio.get_current_task().id
+        feed.reader.opener = self.this_task()
         self._feeds[feed] = None
         return feed
 
@@ -179,7 +180,7 @@ class _ReaderFeed(Feed):
         self.reader.release(len(taken))
         return taken
 
-    async def wait(self) -> bool:
+    async def wait(self, limit: int = 1) -> bool:  # noqa: ARG002  (all there is becomes ready)
         """Wait until something is ready; False if no more will come."""
         reader = self.reader
         while not reader.queue:
@@ -212,7 +213,7 @@ class _ReaderFeed(Feed):
         """How many events were dropped."""
         return self.reader.dropped
 
-    def read_by(self, task: int) -> None:
+    def read_by(self, task: object) -> None:
         """Remember who reads."""
         self.reader.task = task
 
@@ -272,14 +273,13 @@ class _MemberFeed(Feed):
         """How many events the group has dropped."""
         return self.reader.group.dropped
 
-    def read_by(self, task: int) -> None:
+    def read_by(self, task: object) -> None:
         """Remember who reads."""
         self.reader.task = task
 
 
-def _reads_alone(full: Reader | Shard) -> bool | None:
+def _reads_alone(full: Reader | Shard, me: object) -> bool | None:
     """Tell whether only this task reads there: True, False if nobody has read yet and it subscribed, None if not."""
-    me = anyio.get_current_task().id
     readers = full.readers()
     if not readers or any((reader.task or reader.opener) != me for reader in readers):
         return None

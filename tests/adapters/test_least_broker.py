@@ -28,7 +28,7 @@ class LeastBroker(Broker):
             with anyio.move_on_after(drain):
                 await self.empty.wait()
         for feed in self.feeds:
-            feed.ready.clear()
+            feed.queue.clear()
 
     async def send(self, events):
         for event in events:
@@ -48,31 +48,28 @@ class LeastBroker(Broker):
 
 class LeastFeed(Feed):
     def __init__(self, broker, interest):
+        super().__init__()
         self.broker, self.interest = broker, interest
-        self.ready: deque[Event] = deque()
+        self.queue: deque[Event] = deque()
         self.come = anyio.Event()
         self.count, self.ended = 0, False
 
     def put(self, event):
         if not any(matches(pattern, event.topic) for pattern in self.interest.patterns):
             return
-        if len(self.ready) >= self.interest.buffer:
+        if len(self.queue) >= self.interest.buffer:
             self.count += 1
             if self.interest.overflow == "drop_newest":
                 return
-            self.ready.popleft()
-        self.ready.append(event)
+            self.queue.popleft()
+        self.queue.append(event)
         self.come.set()
 
-    async def wait(self):
-        while not self.ready and not self.ended:
+    async def receive(self, limit):
+        while not self.queue and not self.ended:
             self.come = anyio.Event()
             await self.come.wait()
-        return bool(self.ready)
-
-    async def receive(self, limit):
-        await self.wait()
-        return [Held(self.ready.popleft()) for _ in range(min(limit, len(self.ready)))]
+        return [Held(self.queue.popleft()) for _ in range(min(limit, len(self.queue)))]
 
     async def settle(self, settlements):
         raise AssertionError("without groups nothing is settled")

@@ -15,6 +15,7 @@ from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from dpcore.errors import BufferFullError, DeadlockError, PublishTimeoutError
+from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
 from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, read_to
 
@@ -51,6 +52,52 @@ class Pressing(Promises, suite=True):
 
     async def _dropped(self, events: Subscription, count: int) -> None:
         await self.until(lambda: events.dropped == count)
+
+    @pytest.mark.parametrize("group", [None, "default"])
+    @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "block", "error"])
+    async def test_what_is_retained_is_replayed_whole(self, tmp_path: Path, overflow: Any, group: str | None) -> None:
+        """Nothing of it is dropped for want of room, whatever the policy, before something new comes."""
+        if group is not None:
+            self.able(tmp_path, "groups")
+        if overflow in ("block", "error"):
+            self.able(tmp_path, "blocks")
+        async with self.running(tmp_path, "retains") as broker:
+            count = min(100, self.retained)
+            await broker.publish_many("t", range(count))
+            async with broker.subscribe("t", start="earliest", buffer=10, overflow=overflow, group=group) as events:
+                found = await data(events, 1)
+                assert events.dropped == 0
+                found += await data(events, count - 1)
+                assert found == [*range(count)]
+                assert events.dropped == 0
+                await broker.publish("t", "last")
+                assert await data(events, 1) == ["last"]
+
+    @pytest.mark.parametrize("group", [None, "default"])
+    async def test_what_comes_during_a_replay_finds_no_room_until_less_waits_than_the_buffer(
+        self, tmp_path: Path, group: str | None
+    ) -> None:
+        """The publisher waits, is told, or one event is dropped for each that comes."""
+        if group is not None:
+            self.able(tmp_path, "groups")
+        count = min(100, self.retained)
+        async with self.running(tmp_path, "retains", "blocks") as broker:
+            await broker.publish_many("t", range(count))
+            arguments: Any = {"start": "earliest", "buffer": 10}
+            policies: list[tuple[Overflow, type[Exception]]] = [
+                ("block", PublishTimeoutError),
+                ("error", BufferFullError),
+            ]
+            for overflow, error in policies:
+                name = group and f"{group}-{overflow}"
+                async with broker.subscribe("t", **arguments, overflow=overflow, group=name) as events:
+                    with pytest.raises(error):
+                        await elsewhere(broker.publish, "t", "late", timeout=0.01)
+                    assert await data(events, count) == [*range(count)]
+            async with broker.subscribe("t", **arguments, overflow="drop_newest", group=group) as events:
+                await broker.publish("t", "late")
+                await self._dropped(events, 1)
+                assert await data(events, count) == [*range(count)]
 
     @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
     async def test_what_a_group_drops_is_counted(self, tmp_path: Path, overflow: Any) -> None:
@@ -272,6 +319,42 @@ class Pressing(Promises, suite=True):
                 for number in range(2, 6):
                     await broker.publish("t", number)
 
+    async def test_another_task_has_some_time_to_begin_to_read(self, tmp_path: Path) -> None:
+        """Where nobody has read yet and only the publisher's task subscribed; after that it is told how long it was."""
+        broker = self.able(tmp_path, "blocks")
+        with anyio.fail_after(self.patience):
+            broker.grace = self.patience
+            async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
+                await broker.publish("t", 0)
+                async with anyio.create_task_group() as tasks:
+
+                    async def begin_late() -> None:
+                        await anyio.wait_all_tasks_blocked()
+                        assert await data(events, 2) == [0, 1]
+
+                    tasks.start_soon(begin_late)
+                    await broker.publish("t", 1)
+            broker.grace = 0.05
+            async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
+                await broker.publish("t", 0)
+                with pytest.raises(DeadlockError, match=r"for 0.05 seconds nobody but the task that publishes"):
+                    await broker.publish("t", "refused")
+                assert await data(events, 1) == [0]
+
+    async def test_a_task_is_not_taken_for_one_that_has_ended(self, tmp_path: Path) -> None:
+        """Though it may have its address: a publisher is not told of a deadlock with a reader that is no more."""
+        async with (
+            self.running(tmp_path, "blocks") as broker,
+            broker.subscribe("t", buffer=1, overflow="block") as events,
+        ):
+            await broker.publish("t", 0)
+            assert await elsewhere(data, events, 1) == [0]
+            await broker.publish("t", 1)
+            for _ in range(30):
+                with pytest.raises(PublishTimeoutError):
+                    await elsewhere(broker.publish, "t", "refused", timeout=0.01)
+            assert await data(events, 1) == [1]
+
     async def test_no_deadlock_is_seen_where_another_task_reads(self, tmp_path: Path) -> None:
         """A slow one, or one that was just started, though the publisher has subscribed, and has read before."""
         async with (
@@ -446,3 +529,42 @@ class Pressing(Promises, suite=True):
             assert found == [*range(500)]
             with pytest.raises(RuntimeError, match="was left"):
                 await to_thread.run_sync(broker.publish_from_thread, "t", 1)
+
+    async def test_what_threads_published_waits_for_room_when_the_broker_is_left(self, tmp_path: Path) -> None:
+        """A reader that makes it wait gets it all the same, in order, as long as it reads."""
+        broker = self.able(tmp_path, "blocks")
+        found: list[int] = []
+        ready = anyio.Event()
+
+        async def read(events: Subscription) -> None:
+            async with events:
+                ready.set()
+                async for event in events:
+                    found.append(event.data)
+                    await checkpoint()
+
+        with anyio.fail_after(self.patience):
+            async with anyio.create_task_group() as tasks, broker:
+                tasks.start_soon(read, broker.subscribe("t", buffer=1, overflow="block"))
+                await ready.wait()
+                for number in range(20):
+                    broker.publish_from_thread("t", number)
+        assert found == [*range(20)]
+
+    async def test_what_threads_published_and_has_no_room_is_given_up_when_the_broker_is_left(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where nobody reads, it is logged how many that are after the time for the last words."""
+        broker = self.able(tmp_path, "blocks")
+        broker.drain = 0.05
+        events = broker.subscribe("t", buffer=1, overflow="block")
+        with anyio.fail_after(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
+            async with broker:
+                await events.__aenter__()
+                await broker.publish("t", 0)
+                for number in range(3):
+                    broker.publish_from_thread("t", number)
+            await events.__aexit__(None, None, None)
+        assert [record.getMessage() for record in caplog.records if "were not published" in record.getMessage()] == [
+            f"3 events of other threads were not published, because {broker!r} was left"
+        ]

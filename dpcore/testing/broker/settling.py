@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from dpcore.errors import DeliveryError, SubscriptionError, UnsupportedError
+from dpcore.errors import ArgumentError, DeliveryError, SubscriptionError, UnsupportedError
 from dpcore.events import Event
 from dpcore.ports import Broker, Subscription
 from dpcore.testing.broker.common import Promises, Trouble, attempts, data
@@ -189,6 +191,28 @@ class Settling(Promises, suite=True):
             for refused in (second.nack, second.reject):
                 with pytest.raises(UnsupportedError, match="groups"):
                     await refused()
+
+    async def test_a_reason_or_a_delay_that_is_none_is_refused_and_the_delivery_goes_on(self, tmp_path: Path) -> None:
+        """As an ArgumentError, before anything is said to the broker; a reason that no file takes is escaped."""
+        async with (
+            self.running(tmp_path, "groups") as broker,
+            broker.subscribe("$dead.**") as dead,
+            broker.consume("t", ack="manual") as events,
+        ):
+            await broker.publish_many("t", range(2))
+            delivery = await anext(events.deliveries())
+            for reason in (None, 7, b"no", ValueError("no")):
+                with pytest.raises(ArgumentError, match=r"^reason=.* must be a str"):
+                    await delivery.reject(reason)  # type: ignore[arg-type]
+            for delay in (-1, math.inf, math.nan, "1", True, Decimal(1)):
+                with pytest.raises(ArgumentError, match=r"^delay=.* must be a finite number of seconds, at least 0"):
+                    await delivery.nack(delay)  # type: ignore[arg-type]
+            assert not delivery.settled
+            await delivery.reject("caf\udce9")
+            letter = await anext(dead)
+            assert letter.headers is not None
+            assert letter.headers["dead-letter-reason"] == "caf\\udce9"
+            assert await attempts(events, 1) == {1: 1}
 
     # ---------------------------------------------------------------- delays
 

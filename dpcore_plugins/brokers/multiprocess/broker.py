@@ -126,6 +126,7 @@ class MultiprocessBroker(Broker):
             await self._end_hub(0.0)
             raise
         link.is_own = self._hub is not None
+        link.grace = self.grace
         self._numbers = count(1)
         self.wanted = link.wanted  # type: ignore[method-assign]
         self.tasks.start_soon(link.listen)
@@ -221,7 +222,7 @@ class MultiprocessBroker(Broker):
     async def send(self, events: Sequence[Event]) -> None:
         """Have the hub take *events*; wait for room where a reader's policy says so."""
         link = self._joined()
-        me = anyio.get_current_task().id
+        me = self.this_task()
         if len(events) == 1:
             body = encode_many(events)
             if len(body) > link.max_payload:
@@ -275,7 +276,7 @@ class MultiprocessBroker(Broker):
         """Begin a subscription."""
         link = self._joined()
         kind = ReaderFeed if interest.group is None else MemberFeed
-        feed: ReaderFeed | MemberFeed = kind(link, next(self._numbers), interest, anyio.get_current_task().id)
+        feed: ReaderFeed | MemberFeed = kind(link, next(self._numbers), interest, self.this_task())
         try:
             await link.ask(Kind.OPEN, feed.number, packed(interest))
         except BaseException:

@@ -32,10 +32,10 @@ _log = logging.getLogger("dpcore.broker")
 class PeerFeed(Feed):
     """What both kinds of subscriptions share."""
 
-    def __init__(self, link: Link, number: int, interest: Interest, opener: int) -> None:
+    def __init__(self, link: Link, number: int, interest: Interest, opener: object) -> None:
         super().__init__()
         self.link, self.number, self.interest, self.opener = link, number, interest, opener
-        self.task: int | None = None
+        self.task: object = None
         self._wake: anyio.Event | None = None
         self._is_ended = self._is_lost = self._hub_goes = False
         self._dropped = 0
@@ -46,7 +46,7 @@ class PeerFeed(Feed):
         """How many events were dropped, as of the last that came from the hub: an event, or an answer to this process."""
         return self._dropped
 
-    def read_by(self, task: int) -> None:
+    def read_by(self, task: object) -> None:
         """Remember who reads."""
         self.task = task
 
@@ -110,7 +110,7 @@ class ReaderFeed(PeerFeed):
     buffer may be on its way.
     """
 
-    def __init__(self, link: Link, number: int, interest: Interest, opener: int) -> None:
+    def __init__(self, link: Link, number: int, interest: Interest, opener: object) -> None:
         super().__init__(link, number, interest, opener)
         self._batches: deque[tuple[int, bytes]] = deque()  # what has come and was not decoded yet
         self._coming = 0  # asked for and not here yet
@@ -159,7 +159,7 @@ class ReaderFeed(PeerFeed):
             self.freed()
         return taken
 
-    async def wait(self) -> bool:
+    async def wait(self, limit: int = 1) -> bool:  # noqa: ARG002  (all there is becomes ready)
         """Wait until something is ready; False if no more will come."""
         while not self.ready:
             if self._batches:
@@ -229,7 +229,7 @@ class ReaderFeed(PeerFeed):
 class MemberFeed(PeerFeed):
     """A member of a group, with as much work before it as it does in a moment."""
 
-    def __init__(self, link: Link, number: int, interest: Interest, opener: int) -> None:
+    def __init__(self, link: Link, number: int, interest: Interest, opener: object) -> None:
         super().__init__(link, number, interest, opener)
         self._batches: deque[Given] = deque()
         self._waiting_here = 0  # events in batches

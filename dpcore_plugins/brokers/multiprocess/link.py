@@ -42,7 +42,6 @@ _log = logging.getLogger("dpcore.broker")
 
 _READ = 1 << 18  # bytes that are read at once
 _LAST_WORD = 1.0  # seconds in which the hub says whether it had taken what is to be taken back
-_GRACE = 1.0  # seconds in which another task may begin to read what nobody has read yet
 
 
 class Hearer(Protocol):
@@ -58,11 +57,11 @@ class Hearer(Protocol):
         """Take it that nothing more comes."""
 
     @property
-    def task(self) -> int | None:
+    def task(self) -> object:
         """Who reads, or None if nobody has begun."""
 
     @property
-    def opener(self) -> int:
+    def opener(self) -> object:
         """Who subscribed."""
 
 
@@ -93,6 +92,7 @@ class Link:
         self.hub_pid = welcome.pid
         self.is_leaving = False  # whether this side is about to end it
         self.is_own = False  # whether the hub lives with this very broker
+        self.grace = 5.0  # seconds in which another task may begin to read what nobody has read yet
         self.hearers: dict[int, Hearer] = {}
         self._alone = anyio.Event()
         self._socket = connection
@@ -277,7 +277,7 @@ class Link:
         self._raise(asked.error)
         return asked.value
 
-    async def publish(self, kind: int, count: int, body: bytes, topic: str, me: int) -> None:
+    async def publish(self, kind: int, count: int, body: bytes, topic: str, me: object) -> None:
         """Have the hub take *count* events; if it is cancelled it takes them back, where it still can."""
         self.check()
         size = len(body)
@@ -302,7 +302,7 @@ class Link:
                 raise self._was_left() from None
             raise error
 
-    async def _taken(self, asked: Asked, topic: str, me: int) -> None:
+    async def _taken(self, asked: Asked, topic: str, me: object) -> None:
         while not asked.is_answered:
             await asked.changed.wait()
             if asked.is_answered or asked.blocked is None:
@@ -312,12 +312,13 @@ class Link:
             alone = self._reads_alone(feeds, me)
             if alone is None:
                 continue
-            with anyio.move_on_after(0 if alone else _GRACE):
+            grace = 0.0 if alone else self.grace
+            with anyio.move_on_after(grace):
                 await asked.changed.wait()
             if not asked.is_answered and self._reads_alone(feeds, me) is not None:
-                raise DeadlockError(topic, reader, capacity)
+                raise DeadlockError(topic, reader, capacity, grace)
 
-    def _reads_alone(self, feeds: list[int], me: int) -> bool | None:
+    def _reads_alone(self, feeds: list[int], me: object) -> bool | None:
         """Tell whether only this task reads there: True, False if nobody has read yet and it subscribed, None if not."""
         readers = [hearer for feed in feeds if (hearer := self.hearers.get(feed)) is not None]
         if not readers or any((reader.task or reader.opener) != me for reader in readers):
