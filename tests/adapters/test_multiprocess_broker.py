@@ -345,6 +345,30 @@ async def test_a_peer_that_speaks_nonsense_is_dropped_and_the_others_go_on():
             pass
 
 
+async def test_out_of_file_descriptors_the_hub_lets_nobody_in_for_a_while_and_says_so_once(tmp_path):
+    strangers: list[socket.socket] = []
+    path = tmp_path / "hub"
+    try:
+        with a_hub(path, "few") as process, anyio.fail_after(PATIENCE):
+            assert process.stderr is not None
+            async with MultiprocessBroker(str(path)) as peer:
+                for _ in range(60):
+                    strangers.append(socket.socket(socket.AF_UNIX))
+                    strangers[-1].connect(str(path))
+                said = await to_thread.run_sync(process.stderr.readline)
+                assert b"cannot let anybody in for now: [Errno 24]" in said
+                await peer.publish("t", 1)
+                for stranger in strangers:
+                    stranger.close()
+                async with MultiprocessBroker(str(path)) as late:
+                    assert await late.topics() == ["t"]
+            process.kill()
+            assert b"anybody" not in process.stderr.read()
+    finally:
+        for stranger in strangers:
+            stranger.close()
+
+
 async def test_events_that_make_no_sense_are_left_out_and_in_a_group_rejected(caplog):
     async with (
         MultiprocessBroker() as hub,
@@ -679,11 +703,10 @@ def test_what_fits_into_a_portion_is_at_least_one_event_and_cuts_no_sheaf(made, 
     "settle",
     [
         lambda one: one.reject(ValueError("no such address")),
-        lambda one: one.reject("bad \udcff"),
         lambda one: one.nack(delay=Decimal("0.5")),
         lambda one: one.nack(delay=float("nan")),
     ],
-    ids=["an error", "a surrogate", "a decimal", "no number"],
+    ids=["an error", "a decimal", "no number"],
 )
 async def test_who_settles_with_what_cannot_be_said_is_told_and_everything_else_is_said(settle):
     async with MultiprocessBroker() as hub, hub.consume("t", ack="manual") as work:
@@ -696,6 +719,22 @@ async def test_who_settles_with_what_cannot_be_said_is_told_and_everything_else_
         with anyio.fail_after(PATIENCE):
             await hub.publish("t", 3)
             assert (await anext(deliveries)).event.data == 2
+
+
+async def test_a_reason_with_a_lone_surrogate_reaches_the_dead_letters_in_words_that_can_be_printed():
+    async with (
+        MultiprocessBroker() as hub,
+        hub.consume("t", ack="manual") as work,
+        hub.subscribe("$dead.default.t") as dead,
+    ):
+        await hub.publish_many("t", range(2))
+        deliveries = work.deliveries()
+        with anyio.fail_after(PATIENCE):
+            await (await anext(deliveries)).reject("bad \udcff")
+            reason = (await anext(dead)).headers["dead-letter-reason"]
+            assert (await anext(deliveries)).event.data == 1
+        assert reason.startswith("bad ")
+        assert reason.isprintable()
 
 
 class Speechless:
@@ -876,21 +915,29 @@ async def test_when_the_app_of_the_hub_leaves_its_peers_read_what_is_left_and_ar
 
 @contextmanager
 def a_hub(path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Have another process be the hub at *path*, until it is killed; with "fork" it has forked one that lives on."""
+    """Have another process be the hub at *path*, until it is killed.
+
+    With "fork" it has forked one that lives on, with "few" it may have few file descriptors.
+    """
     code = f"""
-import anyio, os, sys
+import anyio, os, resource, sys
 from dpcore_plugins import MultiprocessBroker
 async def main():
     async with MultiprocessBroker({str(path)!r}, serve=True):
         if "fork" in sys.argv and not os.fork():
             sys.stdin.buffer.read()
             os._exit(0)
+        if "few" in sys.argv:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         print("here", flush=True)
         await anyio.sleep_forever()
 anyio.run(main)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if "few" in arguments else None,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"

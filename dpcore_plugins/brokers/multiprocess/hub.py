@@ -24,6 +24,7 @@ INTRODUCTION = 5.0
 FLUSH = 0.5
 """Seconds that the last words may take."""
 
+_PAUSE = 0.25  # seconds in which nobody is let in, where that failed
 _STRANGERS = 64  # connections that have not shown the key
 
 _log = logging.getLogger("dpcore.broker")
@@ -91,13 +92,13 @@ class Hub:
         self._is_armed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._wanted: dict[str, int] = {}
+        self._is_crowded = False
         self._arrivals: set[asyncio.Task[Any]] = set()
         self._end = loop.create_future()
 
     async def serve(self) -> None:
         """Let peers in and serve them, until it is closed."""
-        assert self.claim.listener is not None
-        self.loop.add_reader(self.claim.listener, self._accept)
+        self._listen()
         try:
             await self._end
         finally:
@@ -114,6 +115,11 @@ class Hub:
                 peer.abort()
             await asyncio.sleep(0)
 
+    def _listen(self) -> None:
+        listener = self.claim.listener
+        if listener is not None and listener.fileno() >= 0:
+            self.loop.add_reader(listener, self._accept)
+
     def _stop_listening(self) -> None:
         listener = self.claim.listener
         if listener is not None and listener.fileno() >= 0:
@@ -126,9 +132,14 @@ class Hub:
             try:
                 connection, _ = self.claim.listener.accept()
             except BlockingIOError:
+                self._is_crowded = False
                 return
-            except OSError as error:
-                _log.error("the hub at %s cannot let anybody in: %s", self.claim.place, error)
+            except OSError as error:  # of file descriptors there are no more: the loop would try again for ever
+                if not self._is_crowded:
+                    _log.error("the hub at %s cannot let anybody in for now: %s", self.claim.place, error)
+                self._is_crowded = True
+                self.loop.remove_reader(self.claim.listener)
+                self.loop.call_later(_PAUSE, self._listen)
                 return
             connection.settimeout(0)
             if connection.family == socket.AF_INET:
