@@ -26,7 +26,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore import Broker, Event, Plugins
+from dpcore import Broker, Event, Exchange, Plugins
 from dpcore.config import Config
 from dpcore.errors import (
     ArgumentError,
@@ -42,7 +42,9 @@ from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
 from dpcore_plugins import MultiprocessBroker
 from dpcore_plugins.brokers.multiprocess.flight import Flight
+from dpcore_plugins.brokers.multiprocess.places import Place
 from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, fitting, opened, slips
+from dpcore_plugins.brokers.multiprocess.thread import HubThread
 from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
 
 pytestmark = pytest.mark.anyio
@@ -367,6 +369,23 @@ async def test_out_of_file_descriptors_the_hub_lets_nobody_in_for_a_while_and_sa
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+async def test_a_hub_that_has_failed_is_left_at_once(tmp_path):
+    class Failing(Exchange):
+        def offer(self, event: Event) -> None:
+            raise RuntimeError("a defect")
+
+        def close(self) -> None:
+            raise RuntimeError("a defect")
+
+    thread = HubThread(Place(str(tmp_path / "hub"), "unix", None).claim(), max_payload=1000, exchange=Failing())
+    for _ in range(2):  # the second time nothing of it is left
+        ended = threading.Event()
+        thread.leave(0, lambda call: call(), ended.set)
+        assert await to_thread.run_sync(ended.wait, PATIENCE)
+        thread.join()
+    assert [*tmp_path.iterdir()] == []
 
 
 async def test_events_that_make_no_sense_are_left_out_and_in_a_group_rejected(caplog):

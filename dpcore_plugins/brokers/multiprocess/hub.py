@@ -189,8 +189,7 @@ class Hub:
         try:
             self._turn_once()
         except Exception as error:  # noqa: BLE001  (a defect here must not leave peers waiting for ever)
-            if not self._end.done():
-                self._end.set_exception(error)
+            self._fail(error)
         if self.is_closing:
             self._end_if_drained()
 
@@ -233,6 +232,14 @@ class Hub:
         if self.is_closing:
             return
         self.is_closing = True
+        try:
+            self._let_all_end()
+        except Exception as error:  # noqa: BLE001  (whoever leaves it would wait for ever)
+            self._fail(error)
+        self.loop.call_later(drain, self._finish)
+        self.arm()
+
+    def _let_all_end(self) -> None:
         self._stop_listening()
         for peer in [*self.strangers]:
             peer.abort()
@@ -241,8 +248,6 @@ class Hub:
                 outlet.is_leaving = True
                 outlet.touched()
         self.exchange.close()
-        self.loop.call_later(drain, self._finish)
-        self.arm()
 
     def _end_if_drained(self) -> None:
         if not any(not outlet.settled() for peer in self.peers for outlet in peer.outlets.values()):
@@ -251,6 +256,10 @@ class Hub:
     def _finish(self) -> None:
         if not self._end.done():
             self._end.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     # ------------------------------------------------------------ who wants what
 
