@@ -45,7 +45,7 @@ from dpcore_plugins.brokers.multiprocess.flight import Flight
 from dpcore_plugins.brokers.multiprocess.places import Place
 from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, fitting, opened, slips
 from dpcore_plugins.brokers.multiprocess.thread import HubThread
-from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
+from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, packed, proof
 
 pytestmark = pytest.mark.anyio
 
@@ -345,6 +345,28 @@ async def test_a_peer_that_speaks_nonsense_is_dropped_and_the_others_go_on():
         await hub.publish("t", 1)
         while (await anext(events)).data != 1:
             pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (Kind.DECLARE, packed(["t", [{"patterns": ["t"]}]]), "a topic is declared for what is no group"),
+        (Kind.DECLARE, packed(["t", [{"patterns": ["t..u"], "group": "g"}]]), "the pattern 't..u' is not valid"),
+        (Kind.OPEN, packed({"patterns": []}), "a subscription that cannot be"),
+        (Kind.OPEN, packed({"patterns": ["t"], "buffer": -5}), "a subscription that cannot be"),
+        (99, b"", "a frame of kind 99"),
+    ],
+    ids=["no group", "no pattern", "no patterns", "no buffer", "no kind"],
+)
+async def test_a_peer_that_is_dropped_is_told_why_and_may_come_again(kind, body, words, caplog):
+    async with MultiprocessBroker() as hub:
+        async with at(hub.address) as other:
+            other._link.say(kind, 1, 1, body)
+            with anyio.fail_after(PATIENCE), pytest.raises(BrokerLostError, match=f"it dropped this peer: .*{words}"):
+                await other.topics()
+        async with at(hub.address) as other:
+            await other.publish("t", 1)
+    assert "Traceback" not in caplog.text
 
 
 async def test_out_of_file_descriptors_the_hub_lets_nobody_in_for_a_while_and_says_so_once(tmp_path):
@@ -841,7 +863,7 @@ async def test_when_the_process_of_the_hub_is_killed_all_that_wait_are_told_and_
         lost: list[str] = []
 
         async def expect(name: str, wait: Callable) -> None:
-            with pytest.raises(BrokerLostError, match=f"process {process.pid}, in which it was, died|broke"):
+            with pytest.raises(BrokerLostError, match=f"process {process.pid}, in which it was, closed the|broke"):
                 await wait()
             lost.append(name)
 

@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def drop(self, why: str) -> None:
-        """End it at once, and log why."""
+        """Log why, tell the other side if it knows the key, and end it."""
 
     @abstractmethod
     def too_late(self) -> None:

@@ -167,6 +167,8 @@ class Link:
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            while self._hear_some():  # it may have said why
+                pass
             self._lose(f"the connection broke ({error.strerror})")
             return
         if sent < len(data):
@@ -222,7 +224,9 @@ class Link:
             self._lose(f"the connection broke ({error.strerror})")
             return False
         if not data:
-            self._lose(f"process {self.hub_pid}, in which it was, died")
+            self._lose(
+                f"process {self.hub_pid}, in which it was, closed the connection: it died, or dropped this peer, and then its log says why"
+            )
             return False
         try:
             for heard in self._cut.cut(data):

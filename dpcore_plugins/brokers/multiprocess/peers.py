@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dpcore import Interest, Shard
-from dpcore.errors import BrokerLostError, DpcoreError, WireError
+from dpcore.errors import BrokerLostError, DpcoreError, TopicError, WireError
 from dpcore.events import decode_packed_many
-from dpcore_plugins.brokers.multiprocess.hub import INTRODUCTION, Connection, Hub
+from dpcore.topics import check_pattern
+from dpcore_plugins.brokers.multiprocess.hub import FLUSH, INTRODUCTION, Connection, Hub
 from dpcore_plugins.brokers.multiprocess.outlets import MemberOutlet, ReaderOutlet
 from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, alone, slips
 from dpcore_plugins.brokers.multiprocess.wire import (
@@ -182,8 +183,8 @@ class Connected(Connection):
         except (NonsenseError, WireError) as error:
             self.drop(str(error))
         except Exception:  # noqa: BLE001  (one peer must not take the others along)
-            _log.exception("the hub at %s drops a peer, because of what it said", self.hub.claim.place)
-            self.abort()
+            _log.exception("the hub at %s failed at what a peer said", self.hub.claim.place)
+            self.drop("the hub failed at what it said, and its log says at what")
 
     def pause_writing(self) -> None:
         """Send no more events, because the peer does not read."""
@@ -237,9 +238,16 @@ class Connected(Connection):
             self.drop(f"it did not show the key within {INTRODUCTION:g} seconds")
 
     def drop(self, why: str) -> None:
-        """Have no more to do with the other side."""
+        """Have no more to do with the other side; if it is a peer that reads, tell it why."""
         _log.warning("the hub at %s drops a connection: %s", self.hub.claim.place, why)
-        self.abort()
+        transport = self._transport
+        if transport is None or not self._is_known or self.is_stuck:
+            self.abort()
+            return
+        self._transport, self.is_stuck = None, True  # whatever is said from now on goes nowhere
+        transport.write(frame(Kind.BYE, body=packed(f"it dropped this peer: {why}")))
+        transport.close()
+        self.hub.loop.call_later(FLUSH, transport.abort)
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -343,7 +351,7 @@ class Connected(Connection):
     # ------------------------------------------------------------ reading
 
     def _open(self, number: int, feed: int, body: bytes) -> None:
-        interest: Interest = unpacked(body, Interest)
+        interest: Interest = _sensible(unpacked(body, Interest))
         hub = self.hub
         if feed in self.outlets:
             raise NonsenseError(f"subscription {feed} is there already")
@@ -399,6 +407,9 @@ class Connected(Connection):
 
     def _declare(self, number: int, _: int, body: bytes) -> None:
         topic, interests = unpacked(body, tuple[str, list[Interest]])
+        for one in interests:
+            if _sensible(one).group is None:
+                raise NonsenseError("a topic is declared for what is no group")
         try:
             fresh = [one for one in interests if self.hub.is_new(one)]
             self.hub.exchange.declare(topic, interests)
@@ -436,6 +447,18 @@ class Connected(Connection):
                 outlet.allowed = 0
                 outlet.end()
         self.say(Kind.ANSWER, number)
+
+
+def _sensible(interest: Interest) -> Interest:
+    """Return *interest* if it is one that a broker asks for."""
+    if not interest.patterns or interest.buffer < 1 or interest.group == "":
+        raise NonsenseError(f"a subscription that cannot be: {interest!r}")
+    try:
+        for pattern in interest.patterns:
+            check_pattern(pattern)
+    except TopicError as error:
+        raise NonsenseError(str(error)) from error
+    return interest
 
 
 def _read_by(outlet: ReaderOutlet | MemberOutlet) -> Any:
