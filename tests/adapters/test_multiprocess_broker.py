@@ -410,6 +410,47 @@ async def test_a_hub_that_has_failed_is_left_at_once(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+async def test_what_a_group_delays_for_long_holds_up_nothing_that_is_due_before_in_it_or_in_others():
+    async with MultiprocessBroker() as hub:
+
+        async def work(group: str) -> None:
+            async with hub.consume("t", group=group, ack="manual") as events:
+                left = {1, 2}
+                async for delivery in events.deliveries():
+                    number = delivery.event.data
+                    if number not in left:
+                        await delivery.nack(delay=3600)
+                    elif delivery.attempt < 4:
+                        await delivery.nack(delay=0.01)
+                    else:
+                        await delivery.ack()
+                        left.remove(number)
+                    if not left:
+                        return
+
+        with anyio.fail_after(PATIENCE):
+            await hub.publish_many("t", range(4))
+            async with anyio.create_task_group() as tasks:
+                for group in "abc":
+                    tasks.start_soon(work, group)
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+async def test_members_learn_what_their_group_dropped_while_nobody_asked_for_anything(overflow):
+    async with (
+        MultiprocessBroker() as hub,
+        at(hub.address) as other,
+        hub.consume("t", buffer=2, overflow=overflow) as first,
+        other.consume("t", buffer=2, overflow=overflow) as second,
+    ):
+        for number in range(5):
+            await hub.publish("t", number)
+            assert first.dropped == max(0, number - 1)
+        async with other.consume("t", buffer=2, overflow=overflow) as third:
+            await other.topics()
+            assert first.dropped == second.dropped == third.dropped == 3
+
+
 async def test_events_that_make_no_sense_are_left_out_and_in_a_group_rejected(caplog):
     async with (
         MultiprocessBroker() as hub,

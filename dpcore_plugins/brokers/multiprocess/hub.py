@@ -90,7 +90,7 @@ class Hub:
         self._touched: dict[Any, None] = {}
         self._said: dict[Connection, None] = {}
         self._is_armed = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._dropping: list[GroupOutlets] = []  # groups whose policy it is to drop events, which wakes nobody
         self._wanted: dict[str, int] = {}
         self._is_crowded = False
         self._arrivals: set[asyncio.Task[Any]] = set()
@@ -169,6 +169,10 @@ class Hub:
         """Have *changed* touched in some seconds."""
         self.loop.call_later(seconds, self.touch, changed)
 
+    def at(self, when: float, ring: Callable[[], None]) -> asyncio.TimerHandle:
+        """Have *ring* called at *when*, by the time of the loop."""
+        return self.loop.call_at(when, ring)
+
     def touch(self, changed: Any) -> None:
         """Have ``changed.pump()`` called when this turn ends."""
         self._touched[changed] = None
@@ -198,8 +202,8 @@ class Hub:
         resumed, self.resumed = self.resumed, deque()
         for publication in resumed:
             publication.go(again=True)
-        for group in self.groups.values():
-            if group.group.overflow != "block":
+        for group in self._dropping:
+            if group.has_dropped():
                 self._touched[group] = None
         while self._touched:
             touched, self._touched = self._touched, {}
@@ -208,22 +212,6 @@ class Hub:
         said, self._said = self._said, {}
         for peer in said:
             peer.flush()
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        due = self.exchange.due() if self.groups else None
-        if self._alarm is not None:
-            if due is not None and self._alarm.when() <= due:
-                return
-            self._alarm.cancel()
-            self._alarm = None
-        if due is not None:
-            self._alarm = self.loop.call_at(due, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self.exchange.wake_due(self.loop.time() + 0.001)  # timers of the loop come up to their resolution early
-        self.arm()
 
     # ------------------------------------------------------------ its end
 
@@ -294,4 +282,6 @@ class Hub:
             group = self.exchange.groups[name]
             group.one_by_one = True
             found = self.groups[name] = GroupOutlets(self, group)
+            if group.overflow in ("drop_newest", "drop_oldest"):
+                self._dropping.append(found)
         return found

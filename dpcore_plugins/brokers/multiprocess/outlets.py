@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +21,16 @@ _STEP = 16  # events that are taken before it is seen how many bytes they are
 _IDLE = 0.005  # seconds that a member is idle before others give back what they have not begun
 
 
+class Alarm(Protocol):
+    """What rings at a time."""
+
+    def when(self) -> float:
+        """Tell when."""
+
+    def cancel(self) -> None:
+        """Have it not ring."""
+
+
 class Hub(Protocol):
     """What outlets need of the hub."""
 
@@ -31,6 +42,9 @@ class Hub(Protocol):
 
     def later(self, seconds: float, changed: Any) -> None:
         """Have it touched in some seconds."""
+
+    def at(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Have *ring* called at *when*."""
 
 
 class Peer(Protocol):
@@ -258,6 +272,12 @@ class GroupOutlets:
         self.careful: set[int] = set()
         """What was sent ahead to a peer that died: it goes out one by one, so that the next death says which it was."""
         self._idle_since: float | None = None
+        self._alarm: Alarm | None = None  # rings when the first delayed event is to be delivered again
+        self._told = 0
+
+    def has_dropped(self) -> bool:
+        """Tell whether events were dropped since the members were told how many."""
+        return self.group.dropped != self._told
 
     def pump(self) -> None:
         """Give what waits to those who asked, first to those who have the least, in equal parts."""
@@ -275,10 +295,25 @@ class GroupOutlets:
                 for outlet in hungry:
                     if outlet.allowed and not outlet.is_dry:
                         outlet.fill(_BATCH)
+        self._told = self.group.dropped
         for outlet in [*self.outlets]:
             outlet.say_state()
             outlet.member.waits(outlet.touched if outlet.allowed and not outlet.is_done else None)
         self._recall()
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due, alarm = self.group.due(), self._alarm
+        if due is None or (alarm is not None and alarm.when() <= due):
+            return
+        if alarm is not None:
+            alarm.cancel()
+        self._alarm = self.hub.at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.group.wake_due(self.hub.now() + 0.001)  # timers of the loop come up to their resolution early
+        self.hub.touch(self)
 
     def _recall(self) -> None:
         """Have busy members give back what they have not begun, once another has had nothing to do for a moment."""

@@ -366,6 +366,7 @@ class Connected(Connection):
                 member = hub.exchange.join(interest)
                 group = hub.group(interest.group)
                 self.outlets[feed] = MemberOutlet(group, self, feed, member)
+                hub.touch(group)
         except DpcoreError as error:
             self.refuse(number, error)
             return
