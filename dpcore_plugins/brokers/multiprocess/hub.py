@@ -90,7 +90,7 @@ class Hub:
         self._touched: dict[Any, None] = {}
         self._said: dict[Connection, None] = {}
         self._is_armed = False
-        self._dropping: list[GroupOutlets] = []  # groups whose policy it is to drop events, which wakes nobody
+        self._dropping: dict[GroupOutlets, None] = {}  # groups that may drop events, which wakes nobody
         self._wanted: dict[str, int] = {}
         self._is_crowded = False
         self._arrivals: set[asyncio.Task[Any]] = set()
@@ -275,13 +275,14 @@ class Hub:
         """Write what a new peer is told."""
         return packed(Welcome(os.getpid(), self.max_payload, list(self._wanted)))
 
-    def group(self, name: str) -> GroupOutlets:
-        """Return the members of a group that exists."""
+    def group(self, interest: Interest) -> GroupOutlets:
+        """Return the members of a group that exists and has this interest."""
+        name = interest.group or ""
         found = self.groups.get(name)
         if found is None:
             group = self.exchange.groups[name]
             group.one_by_one = True
             found = self.groups[name] = GroupOutlets(self, group)
-            if group.overflow in ("drop_newest", "drop_oldest"):
-                self._dropping.append(found)
+        if found.group.overflow in ("drop_newest", "drop_oldest") or any("$" in one for one in interest.patterns):
+            self._dropping[found] = None  # a dead letter waits for no room, whatever the policy
         return found

@@ -364,7 +364,7 @@ class Connected(Connection):
             else:
                 is_new = hub.is_new(interest)
                 member = hub.exchange.join(interest)
-                group = hub.group(interest.group)
+                group = hub.group(interest)
                 self.outlets[feed] = MemberOutlet(group, self, feed, member)
                 hub.touch(group)
         except DpcoreError as error:
@@ -420,7 +420,7 @@ class Connected(Connection):
         for interest in fresh:
             self.hub.want(interest.patterns, 1)
         for interest in interests:
-            self.hub.touch(self.hub.group(interest.group))
+            self.hub.touch(self.hub.group(interest))
         self.say(Kind.ANSWER, number)
 
     def _complete(self, number: int, _: int, body: bytes) -> None:
