@@ -44,8 +44,9 @@ class MultiprocessBroker(Broker):
     more cases than that: when the hub does not say within a second that it took it back,
     because its process is stopped (then a timeout and a cancellation go on as they should),
     and when it is cancelled by means of asyncio alone, ``Task.cancel()`` or
-    ``asyncio.timeout()``, which cannot be left unheeded; ``publish(timeout=...)`` and the
-    scopes of anyio are told apart.
+    ``asyncio.timeout()``, which come once and cannot be left unheeded.  Against the latter
+    use ``publish(timeout=...)`` or a scope of anyio: these raise only if the event was not
+    published.
 
     Who may come in is who can read the key file *key*, by default beside the path; the
     hub makes it, for its user only.  *transport* is ``"unix"``, or ``"tcp"`` on the
