@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from dpcore import Group, Member, Reader, Settlement
+from dpcore import Exchange, Group, Member, Reader, Settlement
 from dpcore_plugins.brokers.multiprocess.sheaves import bodies, fitting, opened, weight
 from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, NonsenseError, Outcomes, packed
 
-__all__ = ("GroupOutlets", "Hub", "MemberOutlet", "Peer", "ReaderOutlet")
+__all__ = ("GroupOutlets", "MemberOutlet", "Peer", "ReaderOutlet", "Turns")
 
 _BATCH = 1024  # events in one frame
 _PORTION = 1 << 18  # bytes of events that are sent before it is seen whether the peer reads them
@@ -31,8 +31,8 @@ class Alarm(Protocol):
         """Have it not ring."""
 
 
-class Hub(Protocol):
-    """What outlets need of the hub."""
+class Turns(Protocol):
+    """What outlets need of the hub: when something is done."""
 
     def touch(self, changed: Any) -> None:
         """Have ``changed.pump()`` called when this turn of the loop ends."""
@@ -62,7 +62,7 @@ class Peer(Protocol):
 class ReaderOutlet:
     """A subscription without a group: what was sent ahead counts as waiting until the peer says that it was read."""
 
-    def __init__(self, hub: Hub, peer: Peer, number: int, reader: Reader) -> None:
+    def __init__(self, hub: Turns, peer: Peer, number: int, reader: Reader) -> None:
         self.hub, self.peer, self.number, self.reader = hub, peer, number, reader
         self.is_done = False  # whether the peer knows that nothing more comes
         self.is_leaving = False
@@ -128,6 +128,14 @@ class ReaderOutlet:
         elif not self.is_done:
             self.is_done = True
             peer.say(Kind.ENDED, self.number, int(self.is_leaving))
+
+    def wind_up(self, exchange: Exchange) -> None:
+        """Have nothing come any more but what waits already."""
+        reader = self.reader
+        left, reader.queue = reader.queue, deque()  # who leaves forgets what waits
+        exchange.leave(reader)
+        reader.queue = left
+        self.touched()
 
     def settled(self) -> bool:
         """Tell whether nothing is owed."""
@@ -237,6 +245,11 @@ class MemberOutlet:
         self.member.waits(None)
         self.peer.say(Kind.ENDED, self.number, int(self.is_leaving))
 
+    def wind_up(self) -> None:
+        """Have nothing come any more, also nothing of what was asked for."""
+        self.allowed = 0
+        self.end()
+
     def die(self) -> None:
         """Give back what a peer had that died: what was in hand counts as a delivery, the rest does not."""
         now = self.group.hub.now()
@@ -266,7 +279,7 @@ class MemberOutlet:
 class GroupOutlets:
     """The members of a group, and how what waits is shared among them."""
 
-    def __init__(self, hub: Hub, group: Group) -> None:
+    def __init__(self, hub: Turns, group: Group) -> None:
         self.hub, self.group = hub, group
         self.outlets: dict[MemberOutlet, None] = {}
         self.careful: set[int] = set()

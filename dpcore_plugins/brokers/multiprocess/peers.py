@@ -440,13 +440,9 @@ class Connected(Connection):
             self._take_back(publication)
         for outlet in self.outlets.values():
             if isinstance(outlet, ReaderOutlet):
-                left = list(outlet.reader.queue)
-                self.hub.exchange.leave(outlet.reader)
-                outlet.reader.queue.extend(left)
-                outlet.touched()
+                outlet.wind_up(self.hub.exchange)
             else:
-                outlet.allowed = 0
-                outlet.end()
+                outlet.wind_up()
         self.say(Kind.ANSWER, number)
 
 
