@@ -275,7 +275,8 @@ class Hub:
         """Forget a group and all that it holds; False if there is none."""
         group = self.exchange.groups.get(name)
         there_was = self.exchange.disband(name)
-        self.groups.pop(name, None)
+        if (outlets := self.groups.pop(name, None)) is not None:
+            self._dropping.pop(outlets, None)
         for patterns in () if group is None else group.interests:
             self.want(patterns, -1)
         return there_was

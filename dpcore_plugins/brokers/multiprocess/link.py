@@ -251,11 +251,9 @@ class Link:
             if (asked := self._asked.get(number)) is not None:
                 asked.blocked = unpacked(body, tuple[list[int], str, int])
                 asked.changed.set()
-        elif (asked := self._asked.pop(number, None)) is not None:
-            if kind == Kind.REFUSE:
-                asked.answer(taken=False, error=_error(body))
-            else:
-                asked.answer(taken=kind == Kind.ANSWER, value=body)
+        elif number in self._asked:
+            error = _error(body) if kind == Kind.REFUSE else None
+            self._asked.pop(number).answer(taken=kind == Kind.ANSWER, value=body, error=error)
 
     def wanted(self, topic: str) -> bool:
         """Tell whether anybody may be reading *topic*: of the platform's own, who reads is known here."""
