@@ -12,7 +12,14 @@ from typing import Any, Protocol
 import anyio
 import msgspec
 
-from dpcore.errors import ArgumentError, PlanningError, RunExistsError, UnsupportedError
+from dpcore.errors import (
+    ArgumentError,
+    InvalidIdError,
+    PlanningError,
+    RunExistsError,
+    RunNotFoundError,
+    UnsupportedError,
+)
 from dpcore.events import CORRELATION_ID, Event, PayloadReader
 from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
@@ -367,7 +374,7 @@ class Reaction:
                 if (await self._app.history(run_id)).record.state is not State.RUNNING:
                     return ""  # it has ended, and only its event came back
                 continue
-            except (ArgumentError, PlanningError) as error:
+            except (ArgumentError, InvalidIdError, PlanningError, RunNotFoundError) as error:
                 _log.error("%r: event %s on %r starts no run: %s", self, event.id, event.topic, error)
                 return f"no run can be made of it: {described(error)}"
             return ""

@@ -493,13 +493,31 @@ async def test_a_request_selects_by_tags_root_tasks_and_plans():
         ({"names": ["trasnform"]}, "transform"),
         ({"plan": "nightly"}, "plan='nightly' must be the name or the id of one of the app's plans: none"),
         ("transform", "object"),
+        ({"names": ["fails"], "run_id": "../x"}, "'../x' cannot be a run id"),
+        ({"names": ["fails"], "run_id": "x" * 201}, "longer than 200 bytes"),
+        ({"names": ["fails"], "params": {"": 1}}, "'' is taken by no selected task"),
+        ({"tags": ["none"]}, "none"),
+        ({"root_tasks": ["none"]}, "none"),
+        ({"exclude": ["none"]}, "none"),
     ],
 )
-async def test_a_request_that_makes_no_sense_goes_to_the_dead_letters(request_, words):
+async def test_a_request_that_makes_no_sense_goes_to_the_dead_letters_at_once(request_, words):
     async with App(shop()) as app, app.subscribe("$dead.**") as dead:
         await app.run_on("$run.request")
         await app.publish("$run.request", request_)
-        assert words in (await anext(dead)).headers["dead-letter-reason"]
+        letter = await anext(dead)
+        assert words in letter.headers["dead-letter-reason"]
+        assert letter.headers["dead-letter-attempts"] == "1"
+
+
+@pytest.mark.parametrize("from_run", ["never-was", "../x"])
+async def test_an_event_that_takes_data_from_a_run_that_is_not_there_goes_to_the_dead_letters_at_once(from_run):
+    async with App(shop()) as app, app.subscribe("$dead.**") as dead:
+        await app.run_on("go", ["fails"], from_run=from_run)
+        await app.publish("go")
+        letter = await anext(dead)
+        assert from_run in letter.headers["dead-letter-reason"]
+        assert letter.headers["dead-letter-attempts"] == "1"
 
 
 async def test_an_app_that_serves_takes_requests():
