@@ -253,8 +253,9 @@ class Pressing(Promises, suite=True):
             with pytest.raises(PublishTimeoutError, match=r"within 0\.01 seconds"):
                 await elsewhere(broker.publish, "t", "late", timeout=0.01)
             assert await data(events, 2) == [0, 1]
-            with pytest.raises(PublishTimeoutError):
+            with pytest.raises(PublishTimeoutError) as late:
                 await elsewhere(broker.publish_many, "t", range(3, 8), timeout=0.01)
+            assert "of 5 events the first" in "".join(late.value.__notes__)
             assert await data(events, 3) == [2, 3, 4]
             await broker.publish("t", "last", timeout=self.patience)
             assert await read_to(events, "last") == []
