@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +28,17 @@ from dpcore.ports.runstore import RunHistory
 from dpcore.runs import Run
 from dpcore.words import counted, printed
 
-__all__ = ("REQUESTS", "Announcer", "Reaction", "RunFinished", "RunRequest", "RunStarted", "TaskChanged")
+__all__ = (
+    "REQUESTS",
+    "Announcer",
+    "Reaction",
+    "RunFinished",
+    "RunRequest",
+    "RunStarted",
+    "TaskChanged",
+    "chooses",
+    "reaction_name",
+)
 
 REQUESTS = "$run.request"
 """The topic on which runs are asked for, with a :class:`RunRequest`."""
@@ -35,6 +46,7 @@ REQUESTS = "$run.request"
 _log = logging.getLogger("dpcore.reactions")
 
 _LAST_WORDS = 5.0  # seconds in which a broker takes what is left to be told of a run
+_LONGEST_NAME = 60  # of a reaction, as a part of a group's name
 _MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
 
 Params = Mapping[str, Any] | Callable[[Event], Mapping[str, Any]]
@@ -294,6 +306,22 @@ class Reaction:
     def __await__(self) -> Generator[Any, Any, Reaction]:
         return self._ready().__await__()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it starts no more runs."""
+        return self._scope.cancel_called
+
+    def does_as(self, other: Reaction) -> bool:
+        """Tell whether *other* does the same with the same events, so that it does not matter which of them has one."""
+        try:
+            return bool(self._does == other._does)
+        except Exception:  # noqa: BLE001  (what comparing a user's values raises)
+            return False
+
+    @property
+    def _does(self) -> tuple[Any, ...]:
+        return self._subscription.interest.patterns, list(self._selection), self._arguments, self._params
+
     async def begun(self) -> None:
         """Wait until it listens, or cannot."""
         await self._listening.wait()
@@ -381,7 +409,7 @@ class Reaction:
         return ""
 
     def _asked(self, event: Event) -> tuple[Sequence[Any], dict[str, Any]]:
-        if not self._selection and not self._arguments.get("tags") and not self._arguments.get("root_tasks"):
+        if not chooses(self._selection, self._arguments):
             return self._requested(event)
         arguments = dict(self._arguments)
         correlation = (event.headers or {}).get(CORRELATION_ID, event.id)
@@ -420,6 +448,22 @@ class Reaction:
 
 
 _requests = PayloadReader(RunRequest)
+
+
+def chooses(selection: Sequence[Any], arguments: Mapping[str, Any]) -> bool:
+    """Tell whether a reaction says what it runs; otherwise the event does."""
+    return bool(selection or arguments.get("tags") or arguments.get("root_tasks"))
+
+
+def reaction_name(pattern: str, selection: Sequence[str]) -> str:
+    """Make a name of what is read and of what is run that may be a part of a group's."""
+    if pattern == REQUESTS and not selection:
+        return "requests"
+    text = "-".join((str(pattern), *selection))
+    name = re.sub(r"[^\w-]+", "-", text).strip("-")
+    if name == text and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _metadata(event: Event, correlation: str, more: Mapping[str, Any] | None) -> dict[str, Any]:

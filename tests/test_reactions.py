@@ -1,5 +1,6 @@
 """Events that start runs, events that tell of runs, and events that tasks publish."""
 
+import re
 import threading
 
 import anyio
@@ -12,6 +13,7 @@ from dpcore.errors import (
     ArgumentError,
     BrokerStateError,
     PayloadError,
+    PlanningError,
     RunFailedError,
     TopicCompletedError,
     TopicError,
@@ -391,7 +393,7 @@ async def test_an_event_of_which_no_run_can_be_made_goes_to_the_dead_letters(par
         await app.run_on("go", ["transform"], params=params)
         await app.publish("go", {})
         letter = await anext(dead)
-        assert letter.topic == "$dead.run-transform.go"
+        assert letter.topic == "$dead.run-go-transform.go"
         assert words in letter.headers["dead-letter-reason"]
     assert "starts no run" in caplog.text
 
@@ -443,6 +445,78 @@ async def test_wrong_arguments_of_run_on_are_told():
             app.run_on("a", limit=0)
         with pytest.raises(TypeError, match="run_on\\(\\) takes no 'tgas'; did you mean 'tags'"):
             app.run_on("a", tgas=["x"])
+        with pytest.raises(TopicError):
+            app.run_on(5, ["transform"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((["nope"],), PlanningError, "nope"),
+        ((["trasnform"],), PlanningError, "did you mean 'transform'"),
+        (([print],), PlanningError, "not a task of the registry"),
+        ((5,), ArgumentError, "selection=5 must be names of tasks"),
+        (([], {"tags": ["nope"]}), PlanningError, "no task has the tag 'nope'"),
+        (([], {"tags": "nope"}), PlanningError, "tags= takes a list"),
+        (([], {"root_tasks": ["nope"]}), PlanningError, "nope"),
+        ((["transform"], {"exclude": ["nope"]}), PlanningError, "nope"),
+        ((["transform"], {"params": 3}), ArgumentError, "params=3 must be a mapping, or a function"),
+        ((["transform"], {"params": [("day", 1)]}), ArgumentError, "must be a mapping, or a function"),
+        (([], {"params": {"day": 1}}), ArgumentError, "must be left out, because without a selection"),
+        ((["transform"], {"metadata": 3}), ArgumentError, "metadata=3 must be a mapping"),
+        ((["transform"], {"keep": "x"}), ArgumentError, "keep='x' must be 'all' or 'leaves'"),
+        ((["transform"], {"fail_fast": 1}), ArgumentError, "fail_fast=1 must be True or False"),
+        ((["transform"], {"name": 5}), ArgumentError, "name=5 must be a name"),
+        ((["transform"], {"name": "a b"}), ArgumentError, "group='run-a b' must be letters"),
+    ],
+)
+async def test_what_no_event_could_mend_is_told_before_one_has_come(arguments, error, words):
+    selection, *named = arguments
+    async with App(shop()) as app:
+        with pytest.raises(error) as told:
+            app.run_on("go", selection, **(named[0] if named else {}))
+        assert words in str(told.value)
+
+
+async def test_two_reactions_of_one_app_that_would_steal_each_other_s_events_need_two_names():
+    async with App(shop()) as app, app.subscribe("$run.finished") as runs:
+        monday, tuesday = {"day": "mon"}, {"day": "tue"}
+        first = app.run_on("go", ["transform"], params=monday)
+        app.run_on("go", ["transform"], params=dict(monday))  # the same, which takes nothing away
+        with pytest.raises(ArgumentError, match="name='go-transform' must be another than that of <Reaction"):
+            app.run_on("go", ["transform"], params=tuesday)
+        with pytest.raises(ArgumentError, match="name='go-transform'"):
+            app.run_on("went", ["transform"], params=monday, name=first.name)
+        app.run_on("go", ["transform"], params=tuesday, name="tuesday")
+        await app.publish("go")
+        params = {(await app.history((await finished(runs)).run_id)).record.params["day"] for _ in range(2)}
+        assert params == {"'mon'", "'tue'"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "selection", "arguments", "name"),
+    [
+        ("go", ["transform"], {}, "go-transform"),
+        ("go", ["transform", "fails"], {}, "go-transform-fails"),
+        ("go", [], {"root_tasks": ["transform"]}, "go-transform"),
+        ("$run.request", [], {}, "requests"),
+        ("$run.*", ["transform"], {}, "run-transform-........"),
+        ("orders.*.paid", [], {}, "orders-paid-........"),
+        ("o" * 80, ["transform"], {}, "o{51}-........"),
+    ],
+)
+async def test_the_name_of_a_reaction_is_made_of_what_it_reads_and_what_it_runs(pattern, selection, arguments, name):
+    async with App(shop()) as app:
+        reaction = app.run_on(pattern, selection, **arguments)
+        assert re.fullmatch(name, reaction.name)
+        reaction.stop()
+        functions = [app.registry[task].call for task in selection]
+        assert re.fullmatch(name, app.run_on(pattern, functions, **arguments).name)
+
+
+async def test_patterns_that_look_alike_in_a_name_have_names_of_their_own():
+    async with App(shop()) as app:
+        assert len({app.run_on(one, ["transform"]).name for one in ("a.b", "a-b", "a.*.b", "a.**.b", "a.b | a-b")}) == 5
 
 
 # ---------------------------------------------------------------- requests
