@@ -460,7 +460,7 @@ def reaction_name(pattern: str, selection: Sequence[str]) -> str:
     if pattern == REQUESTS and not selection:
         return "requests"
     text = "-".join((str(pattern), *selection))
-    name = re.sub(r"[^\w-]+", "-", text).strip("-")
+    name = re.sub(r"\W+", "-", text).strip("-")
     if name == text and len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
