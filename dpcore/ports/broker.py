@@ -96,7 +96,7 @@ class Broker(Adapter):
 
     @abstractmethod
     async def send(self, events: Sequence[Event]) -> None:
-        """Take *events*, in order; wait where a reader's policy says so.
+        """Take *events*, in order; wait where a reader's policy says so, and let others have their turn among many.
 
         They have an id, a time and a source, and their topics are valid.  If it is
         cancelled or raises, the first of them may have been taken and the others

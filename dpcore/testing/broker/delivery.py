@@ -16,7 +16,7 @@ import pytest
 from dpcore.errors import ArgumentError, PayloadError, TopicError
 from dpcore.events import Event
 from dpcore.ports import Broker
-from dpcore.testing.broker.common import Promises, Trouble, data, read_to
+from dpcore.testing.broker.common import Promises, Trouble, data, patient, read_to
 
 __all__ = ("Delivering",)
 
@@ -167,7 +167,7 @@ class Delivering(Promises, suite=True):
         """Where it is asked to be strict, or has to, because it crosses processes; and nothing is sent."""
         broker = self.make(tmp_path)
         broker.strict = "processes" not in broker.capabilities
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker, broker.subscribe("t") as events:
                 with pytest.raises(PayloadError):
                     await broker.publish("t", {"lock": object()})
@@ -334,7 +334,7 @@ class Delivering(Promises, suite=True):
         broker = self.make(tmp_path)
         seen: list[Event] = []
         broker.on_published = [seen.append]
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker, broker.subscribe("t", "u") as events:
                 published = [await broker.publish("t", 0), await broker.publish("u", 1)]
                 published += await broker.publish_many("t", [2, 3])

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from dpcore.errors import BufferFullError, DeadlockError, PublishTimeoutError
 from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, read_to
+from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, patient, read_to
 
 __all__ = ("Pressing",)
 
@@ -323,7 +323,7 @@ class Pressing(Promises, suite=True):
     async def test_another_task_has_some_time_to_begin_to_read(self, tmp_path: Path) -> None:
         """Where nobody has read yet and only the publisher's task subscribed; after that it is told how long it was."""
         broker = self.able(tmp_path, "blocks")
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             broker.grace = self.patience
             async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
                 await broker.publish("t", 0)
@@ -521,7 +521,7 @@ class Pressing(Promises, suite=True):
                 ready.set()
                 found.extend([event.data async for event in reader])
 
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 tasks.start_soon(read, broker.subscribe("t"))
                 await to_thread.run_sync(ready.wait)
@@ -544,7 +544,7 @@ class Pressing(Promises, suite=True):
                     found.append(event.data)
                     await checkpoint()
 
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 tasks.start_soon(read, broker.subscribe("t", buffer=1, overflow="block"))
                 await ready.wait()
@@ -559,7 +559,7 @@ class Pressing(Promises, suite=True):
         broker = self.able(tmp_path, "blocks")
         broker.drain = 0.05
         events = broker.subscribe("t", buffer=1, overflow="block")
-        with anyio.fail_after(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
+        with patient(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
             async with broker:
                 await events.__aenter__()
                 await broker.publish("t", 0)

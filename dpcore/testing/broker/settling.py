@@ -17,7 +17,7 @@ import pytest
 from dpcore.errors import ArgumentError, DeliveryError, SubscriptionError, UnsupportedError
 from dpcore.events import Event
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, Trouble, attempts, data
+from dpcore.testing.broker.common import Promises, Trouble, attempts, data, patient
 
 __all__ = ("Settling",)
 
@@ -341,7 +341,7 @@ class Settling(Promises, suite=True):
             seen.append((event.data, group, how))
 
         broker.on_settled = [note]
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker:
                 await self._settle_in_all_ways(broker)
         assert Counter(seen) == {
