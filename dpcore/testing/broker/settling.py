@@ -27,6 +27,15 @@ class _Order:
     number: int
 
 
+@dataclass
+class _Picky:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number == 7:
+            raise ValueError("no caf\udce9")
+
+
 async def _with_a_break(events: Subscription) -> None:
     async for event in events:
         if event.data == 2:
@@ -204,7 +213,7 @@ class Settling(Promises, suite=True):
             for reason in (None, 7, b"no", ValueError("no")):
                 with pytest.raises(ArgumentError, match=r"^reason=.* must be a str"):
                     await delivery.reject(reason)  # type: ignore[arg-type]
-            for delay in (-1, math.inf, math.nan, "1", True, Decimal(1)):
+            for delay in (-1, math.inf, math.nan, 10**400, "1", True, Decimal(1)):
                 with pytest.raises(ArgumentError, match=r"^delay=.* must be a finite number of seconds, at least 0"):
                     await delivery.nack(delay)  # type: ignore[arg-type]
             assert not delivery.settled
@@ -329,6 +338,19 @@ class Settling(Promises, suite=True):
             letters = [await anext(dead) for _ in range(2)]
             assert [letter.data for letter in letters] == [{"number": "many"}, None]
             assert "number" in (letters[0].headers or {})["dead-letter-reason"]
+
+    async def test_the_words_of_a_type_that_refuses_a_payload_are_escaped_where_no_file_takes_them(
+        self, tmp_path: Path
+    ) -> None:
+        """As those that are given with a rejection; the next event comes all the same."""
+        async with (
+            self.running(tmp_path, "groups") as broker,
+            broker.subscribe("$dead.**") as dead,
+            broker.consume("t", type=_Picky) as events,
+        ):
+            await broker.publish_many("t", [{"number": 7}, {"number": 1}])
+            assert await data(events, 1) == [_Picky(1)]
+            assert "no caf\\udce9" in ((await anext(dead)).headers or {})["dead-letter-reason"]
 
     # ---------------------------------------------------------------- observers
 
