@@ -45,7 +45,7 @@ REQUESTS = "$run.request"
 
 _log = logging.getLogger("dpcore.reactions")
 
-_LAST_WORDS = 5.0  # seconds in which a broker takes what is left to be told of a run
+_TOO_SLOW = "the broker took too long, and was not told of"
 _LONGEST_NAME = 60  # of a reaction, as a part of a group's name
 _MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
 
@@ -113,6 +113,9 @@ class TaskChanged(msgspec.Struct, kw_only=True):
 class Announcer:
     """Publishes what happens to one run, where somebody wants to know: an observer of the run, and a task."""
 
+    patience: float = 5.0
+    """Seconds in which a broker takes what is left to be told when the run has ended."""
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._untold: deque[tuple[str, msgspec.Struct]] = deque()
@@ -161,13 +164,11 @@ class Announcer:
             finally:
                 self._ended = True
                 self._wake.set()
-                with anyio.move_on_after(_LAST_WORDS, shield=True):
+                with anyio.move_on_after(self.patience, shield=True):
                     await told.wait()
                 group.cancel_scope.cancel()
                 if self._untold:
-                    _log.warning(
-                        "%s was not told, because the broker took too long", counted(len(self._untold), "change")
-                    )
+                    _log.warning("%s %s", _TOO_SLOW, counted(len(self._untold), "change"))
 
     async def _tell(self, told: anyio.Event) -> None:
         try:
@@ -184,10 +185,11 @@ class Announcer:
         """Publish what is there, in order."""
         async with self._turn:
             while self._untold:
-                topic, told = self._untold.popleft()
+                topic, told = self._untold[0]
                 await self._publish(topic, told)
+                self._untold.popleft()  # what was cancelled was not told
             if self._left_out:
-                _log.warning("%d changes of tasks were not told, because the broker took too long", self._left_out)
+                _log.warning("%s %s of tasks", _TOO_SLOW, counted(self._left_out, "change"))
                 self._left_out = 0
 
     async def _publish(self, topic: str, told: Any) -> None:

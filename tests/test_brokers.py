@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dpcore import Broker, Event, Feed, Held
-from dpcore.errors import BrokerStateError, GroupSettingsError, UnsupportedError
+from dpcore.errors import ArgumentError, BrokerStateError, GroupSettingsError, UnsupportedError
 from dpcore_plugins import MemoryBroker
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +47,19 @@ async def test_what_a_broker_lacks_is_refused_in_words():
         assert not delivery.settled
         with pytest.raises(UnsupportedError, match="with overflow='error': it lacks the capability 'blocks'"):
             await broker.consume("t", group="other", overflow="error").__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"overflow": "x"}, "overflow='x' must be one of 'block', 'drop_oldest', 'drop_newest', 'error'"),
+        ({"start": "x"}, "start='x' must be one of 'new', 'earliest'"),
+    ],
+)
+async def test_what_is_none_of_several_words_is_told_what_they_are(arguments, words):
+    with pytest.raises(ArgumentError) as refused:
+        MemoryBroker().subscribe("t", **arguments)
+    assert str(refused.value) == words
 
 
 async def test_members_that_say_nothing_of_buffer_and_policy_take_those_of_their_group():

@@ -19,7 +19,8 @@ from dpcore.errors import (
     TopicError,
     UnsupportedError,
 )
-from dpcore.reactions import RunFinished, TaskChanged
+from dpcore.reactions import Announcer, RunFinished, TaskChanged
+from dpcore.runs import Run
 from dpcore_plugins import SqliteRunStore
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,21 @@ async def test_the_end_of_a_run_that_its_app_cancels_is_told():
             group.start_soon(lambda: app.run(check=False))
             await anext(running)
     assert told == ["cancelled"]
+
+
+@pytest.mark.parametrize(("changes", "words"), [(1, "1 change"), (3, "3 changes")])
+async def test_what_a_broker_that_is_too_slow_was_not_told_is_counted(changes, words, caplog):
+    async with App(shop()) as app:
+        broker = await app.broker()
+        await broker.declare("$run.finished", groups=["nobody"], buffer=1)
+        await broker.publish("$run.finished")
+        announcer = Announcer(broker)
+        announcer.patience = 0.0
+        run = Run(app.plan("transform", params=["day"]), "r", io=await app.io(), params={"day": "mon"})
+        async with announcer.telling():
+            for _ in range(changes):
+                announcer.run_changed(run, State.RUNNING, State.SUCCEEDED)
+    assert f"the broker took too long, and was not told of {words}\n" in caplog.text
 
 
 async def test_what_nobody_reads_is_not_told():

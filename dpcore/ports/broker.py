@@ -537,7 +537,7 @@ def _interest(
         raise ArgumentError("buffer", buffer, "a number of events, at least 1")
     for name, value, known in (("start", start, Start), ("overflow", overflow, Overflow)):
         if value not in get_args(known):
-            raise ArgumentError(name, value, f"one of {listed(map(repr, get_args(known)))}")
+            raise ArgumentError(name, value, f"one of {listed(get_args(known))}")
     return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow, said=said)
 
 
