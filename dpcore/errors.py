@@ -894,7 +894,7 @@ class BrokerStateError(DpcoreError, RuntimeError):
 
 
 class BrokerLostError(DpcoreError, ConnectionError):
-    """The broker, or the connection to it, is gone; what was being published may or may not have been taken."""
+    """The broker, or the connection to it, is gone; what was on its way may or may not have arrived."""
 
     def __init__(self, broker: str, cause: str) -> None:
         super().__init__(broker, cause)
@@ -902,8 +902,9 @@ class BrokerLostError(DpcoreError, ConnectionError):
 
     def __str__(self) -> str:
         return (
-            f"broker {self.broker} is gone: {self.cause}; what was being published may or may not have been taken, "
-            "so publish it again where a repetition does no harm"
+            f"broker {self.broker} is gone: {self.cause}; enter the App or the broker again, and subscribe again; "
+            "what was on its way, an event or an ack, may or may not have arrived, so expect repetitions, "
+            "and publish again where one does no harm"
         )
 
 

@@ -22,7 +22,7 @@ EXAMPLES = [
     (
         errors.BrokerLostError("MultiprocessBroker", "its hub has ended"),
         ConnectionError,
-        "broker MultiprocessBroker is gone: its hub has ended; what was being published may or may not have been taken, so publish it again where a repetition does no harm",
+        "broker MultiprocessBroker is gone: its hub has ended; enter the App or the broker again, and subscribe again; what was on its way, an event or an ack, may or may not have arrived, so expect repetitions, and publish again where one does no harm",
     ),
     (
         errors.BrokerRefusedError("multiprocess:/run/hub", "there is no hub", "enter the one that is the hub first"),

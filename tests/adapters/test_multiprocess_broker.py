@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
 import socket
@@ -12,25 +13,39 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore import Broker, Event, Plugins
+from dpcore import Broker, Event, Exchange, Plugins
 from dpcore.config import Config
-from dpcore.errors import BrokerLostError, BrokerRefusedError, BrokerStateError, DeadlockError, PayloadError
+from dpcore.errors import (
+    ArgumentError,
+    BrokerLostError,
+    BrokerRefusedError,
+    BrokerStateError,
+    DeadlockError,
+    PayloadError,
+    PublishTimeoutError,
+)
 from dpcore.events import decode_many, encode_many, pack, unpack
 from dpcore.testing import BrokerConformance
 from dpcore.testing.suite import Writers, leftovers
 from dpcore_plugins import MultiprocessBroker
-from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, opened, slips
-from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, proof
+from dpcore_plugins.brokers.multiprocess.flight import Flight
+from dpcore_plugins.brokers.multiprocess.places import Place
+from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, bodies, fitting, opened, slips
+from dpcore_plugins.brokers.multiprocess.thread import HubThread
+from dpcore_plugins.brokers.multiprocess.wire import Cut, Kind, NonsenseError, alike, frame, greeting, packed, proof
 
 pytestmark = pytest.mark.anyio
 
@@ -163,13 +178,15 @@ async def test_a_key_that_others_can_read_opens_nothing(tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     key.chmod(0o640)
-    words = rf"others can read the key file {key} \(mode 0640\); remove it, so that the hub makes a new one"
+    words = rf"others can read the key file {key} \(mode 0640\); remove it, so that a new one is made"
     with pytest.raises(BrokerRefusedError, match=words):
         await MultiprocessBroker(str(tmp_path / "hub"), key=str(key)).__aenter__()
     key.chmod(0o600)
     async with MultiprocessBroker(str(tmp_path / "hub"), key=str(key)) as hub:
         key.chmod(0o604)
-        with pytest.raises(BrokerRefusedError, match="others can read the key file"):
+        with pytest.raises(
+            BrokerRefusedError, match=r"others can read the key file .*, so that the hub makes a new one"
+        ):
             await at(hub.address).__aenter__()
     assert key.exists()  # it was not the hub that made it
 
@@ -180,6 +197,38 @@ async def test_a_key_that_is_short_or_no_file_opens_nothing(tmp_path):
     for name, words in (("short", "holds 1 bytes; have at least 32 in it"), ("", "is not a file of this user")):
         with pytest.raises(BrokerRefusedError, match=words):
             await MultiprocessBroker(str(tmp_path / "hub"), key=str(tmp_path / name)).__aenter__()
+
+
+async def test_what_stands_in_the_place_of_the_key_and_is_none_is_not_waited_for(tmp_path):
+    key = tmp_path / "hub.key"
+    makers: list[tuple[Callable[[], object], str]] = [
+        (lambda: os.mkfifo(key, 0o600), "is not a file of this user; remove it, so that a new one is made"),
+        (lambda: key.symlink_to(tmp_path / "other"), "cannot be read: .*; remove it, so that a new one is made"),
+    ]
+    for make, words in makers:
+        make()
+        with pytest.raises(BrokerRefusedError, match=words):
+            await MultiprocessBroker(str(tmp_path / "hub")).__aenter__()
+        key.unlink()
+    async with MultiprocessBroker(str(tmp_path / "hub")) as hub:
+        os.replace(key, tmp_path / "kept")  # noqa: PTH105
+        os.mkfifo(key, 0o600)
+        with pytest.raises(BrokerRefusedError, match="is not a file of this user; remove it, so that the hub makes"):
+            await at(hub.address).__aenter__()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+async def test_a_file_that_somebody_made_where_the_key_is_written_does_not_get_it(tmp_path, transport):
+    prepared = [tmp_path / name for name in ("hub.key.new", "hub.new")]
+    for path in prepared:
+        path.touch(0o666)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(path.open("rb")) for path in prepared]
+        async with MultiprocessBroker(str(tmp_path / "hub"), transport=transport) as hub:
+            assert (mode(tmp_path / "hub.key"), [file.read() for file in opened]) == (0o600, [b"", b""])
+            async with at(hub.address) as other:
+                await other.publish("t", 1)
+    assert sorted(tmp_path.iterdir()) == prepared
 
 
 @contextmanager
@@ -296,6 +345,110 @@ async def test_a_peer_that_speaks_nonsense_is_dropped_and_the_others_go_on():
         await hub.publish("t", 1)
         while (await anext(events)).data != 1:
             pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        (Kind.DECLARE, packed(["t", [{"patterns": ["t"]}]]), "a topic is declared for what is no group"),
+        (Kind.DECLARE, packed(["t", [{"patterns": ["t..u"], "group": "g"}]]), "the pattern 't..u' is not valid"),
+        (Kind.OPEN, packed({"patterns": []}), "a subscription that cannot be"),
+        (Kind.OPEN, packed({"patterns": ["t"], "buffer": -5}), "a subscription that cannot be"),
+        (99, b"", "a frame of kind 99"),
+    ],
+    ids=["no group", "no pattern", "no patterns", "no buffer", "no kind"],
+)
+async def test_a_peer_that_is_dropped_is_told_why_and_may_come_again(kind, body, words, caplog):
+    async with MultiprocessBroker() as hub:
+        async with at(hub.address) as other:
+            other._link.say(kind, 1, 1, body)
+            with anyio.fail_after(PATIENCE), pytest.raises(BrokerLostError, match=f"it dropped this peer: .*{words}"):
+                await other.topics()
+        async with at(hub.address) as other:
+            await other.publish("t", 1)
+    assert "Traceback" not in caplog.text
+
+
+async def test_out_of_file_descriptors_the_hub_lets_nobody_in_for_a_while_and_says_so_once(tmp_path):
+    strangers: list[socket.socket] = []
+    path = tmp_path / "hub"
+    try:
+        with a_hub(path, "few") as process, anyio.fail_after(PATIENCE):
+            assert process.stderr is not None
+            async with MultiprocessBroker(str(path)) as peer:
+                for _ in range(60):
+                    strangers.append(socket.socket(socket.AF_UNIX))
+                    strangers[-1].connect(str(path))
+                said = await to_thread.run_sync(process.stderr.readline)
+                assert b"cannot let anybody in for now: [Errno 24]" in said
+                await peer.publish("t", 1)
+                for stranger in strangers:
+                    stranger.close()
+                async with MultiprocessBroker(str(path)) as late:
+                    assert await late.topics() == ["t"]
+            process.kill()
+            assert b"anybody" not in process.stderr.read()
+    finally:
+        for stranger in strangers:
+            stranger.close()
+
+
+async def test_a_hub_that_has_failed_is_left_at_once(tmp_path):
+    class Failing(Exchange):
+        def offer(self, event: Event) -> None:
+            raise RuntimeError("a defect")
+
+        def close(self) -> None:
+            raise RuntimeError("a defect")
+
+    thread = HubThread(Place(str(tmp_path / "hub"), "unix", None).claim(), max_payload=1000, exchange=Failing())
+    for _ in range(2):  # the second time nothing of it is left
+        ended = threading.Event()
+        thread.leave(0, lambda call: call(), ended.set)
+        assert await to_thread.run_sync(ended.wait, PATIENCE)
+        thread.join()
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_what_a_group_delays_for_long_holds_up_nothing_that_is_due_before_in_it_or_in_others():
+    async with MultiprocessBroker() as hub:
+
+        async def work(group: str) -> None:
+            async with hub.consume("t", group=group, ack="manual") as events:
+                left = {1, 2}
+                async for delivery in events.deliveries():
+                    number = delivery.event.data
+                    if number not in left:
+                        await delivery.nack(delay=3600)
+                    elif delivery.attempt < 4:
+                        await delivery.nack(delay=0.01)
+                    else:
+                        await delivery.ack()
+                        left.remove(number)
+                    if not left:
+                        return
+
+        with anyio.fail_after(PATIENCE):
+            await hub.publish_many("t", range(4))
+            async with anyio.create_task_group() as tasks:
+                for group in "abc":
+                    tasks.start_soon(work, group)
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+async def test_members_learn_what_their_group_dropped_while_nobody_asked_for_anything(overflow):
+    async with (
+        MultiprocessBroker() as hub,
+        at(hub.address) as other,
+        hub.consume("t", buffer=2, overflow=overflow) as first,
+        other.consume("t", buffer=2, overflow=overflow) as second,
+    ):
+        for number in range(5):
+            await hub.publish("t", number)
+            assert first.dropped == max(0, number - 1)
+        async with other.consume("t", buffer=2, overflow=overflow) as third:
+            await other.topics()
+            assert first.dropped == second.dropped == third.dropped == 3
 
 
 async def test_events_that_make_no_sense_are_left_out_and_in_a_group_rejected(caplog):
@@ -443,6 +596,65 @@ async def test_a_publisher_that_waits_for_room_holds_up_nothing_else_of_its_peer
             assert sorted([(await anext(full)).data for _ in range(4)]) == [0, 1, 2, 3]
 
 
+async def test_any_number_of_publishers_wait_for_room_and_hold_up_no_other_topic():
+    async with (
+        MultiprocessBroker() as hub,
+        at(hub.address) as other,
+        hub.subscribe("t", buffer=1, overflow="block") as events,
+        anyio.create_task_group() as tasks,
+    ):
+        for number in range(10_050):
+            tasks.start_soon(other.publish, "t", number)
+        with anyio.fail_after(3 * PATIENCE):
+            async with other.subscribe("free") as free:
+                await other.publish("free", 1)
+                assert (await anext(free)).data == 1
+            assert {(await anext(events)).data for _ in range(10_050)} == {*range(10_050)}
+
+
+class TestFlight:
+    async def test_whoever_waits_has_room_as_soon_as_there_is_some_whatever_is_cancelled_meanwhile(self):
+        flight = Flight()
+        landed = 0
+
+        async def fly(topic: str, size: int, patience: float) -> None:
+            nonlocal landed
+            with anyio.move_on_after(patience):
+                await flight.board(topic, size, lambda: None)
+                try:
+                    await checkpoint()
+                finally:
+                    flight.land(topic, size)
+                    landed += 1
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                for number in range(10_000):
+                    size = 20 << 20 if number % 1000 == 0 else 5000
+                    patience = 0 if number % 7 == 0 else math.inf
+                    tasks.start_soon(fly, "few" if number % 10 == 0 else "many", size, patience)
+        assert landed >= 10_000 * 6 // 7
+        await flight.board("t", 1 << 40, lambda: None)  # nothing is left of it
+
+    async def test_whoever_waits_when_the_connection_ends_is_told(self):
+        def gone() -> None:
+            raise BrokerLostError("multiprocess:hub", "it is gone")
+
+        async def wait(topic: str) -> None:
+            with pytest.raises(BrokerLostError):
+                await flight.board(topic, 1 << 24, gone)
+
+        flight = Flight()
+        await flight.board("a", 1 << 25, lambda: None)
+        for _ in range(4_000):
+            await flight.board("b", 0, lambda: None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, "a")
+            tasks.start_soon(wait, "b")
+            await anyio.wait_all_tasks_blocked()
+            flight.end()
+
+
 async def test_what_waits_for_its_own_reader_is_a_deadlock_only_within_one_process():
     async with (
         MultiprocessBroker() as hub,
@@ -463,7 +675,7 @@ async def test_what_waits_for_its_own_reader_is_a_deadlock_only_within_one_proce
 async def test_who_reads_the_platforms_own_topics_is_known_to_every_peer():
     async with MultiprocessBroker() as hub, at(hub.address) as other:
         assert (hub.wanted("$run.started"), hub.wanted("orders")) == (False, True)
-        async with other.subscribe("$run.*"):
+        async with other.subscribe("orders | $run.*"):
             assert (other.wanted("$run.started"), other.wanted("$task.started")) == (True, False)
             await hub.topics()  # what the hub said before its answer has been heard
             assert hub.wanted("$run.started")
@@ -511,6 +723,124 @@ async def test_whoever_waits_for_room_when_its_peer_is_left_is_told_and_nothing_
         assert sorted(refused) == [1, 2, 3]
         await hub.complete("full")
         assert [event.data async for event in full] == [0]
+
+
+async def test_more_large_events_than_a_connection_holds_are_read_by_whoever_reads():
+    async with MultiprocessBroker() as hub, at(hub.address) as other:
+        await hub.declare("t", ["default"])
+        for number in range(700):
+            await hub.publish("t", [number, b"x" * 100_000])
+        with anyio.fail_after(4 * PATIENCE):
+            async with other.subscribe("t", start="earliest", overflow="block") as events:
+                assert [(await anext(events)).data[0] for _ in range(700)] == [*range(700)]
+            async with other.consume("t") as work:
+                found: list[int] = []
+                async for batch in work.batches(700):
+                    found += [event.data[0] for event in batch]
+                    if len(found) == 700:
+                        break
+                assert found == [*range(700)]
+
+
+async def test_several_readers_of_one_process_have_their_turns_of_a_connection_that_is_full():
+    async with MultiprocessBroker() as hub, at(hub.address) as other, AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(other.subscribe(f"t.{n}", overflow="block")) for n in range(3)]
+        for number in range(60):
+            for n in range(3):
+                await hub.publish(f"t.{n}", [number, b"x" * 50_000])
+        with anyio.fail_after(PATIENCE):
+            for events in reversed(readers):
+                assert [(await anext(events)).data[0] for _ in range(60)] == [*range(60)]
+
+
+async def test_a_peer_that_reads_no_answers_is_dropped_and_the_others_go_on(caplog):
+    async with MultiprocessBroker() as hub:
+        await hub.declare("t." + "x" * 200)
+        for number in range(1000):
+            await hub.declare(f"{number}." + "x" * 200)
+        with introduced(place_of(hub)) as peer:
+            with suppress(ConnectionError):
+                peer.sendall(frame(Kind.TOPICS, 1) * 500)
+            assert await to_thread.run_sync(came_to_its_end, peer)
+        await hub.publish("t", 1)
+    assert "leaves more than 67108864 bytes of answers unread" in caplog.text
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=6), st.integers(1, 3000), st.data())
+def test_what_fits_into_a_portion_is_at_least_one_event_and_cuts_no_sheaf(made, most, data):
+    events: list[Any] = []
+    ends = {0}
+    for size, is_sheaf in made:
+        some = [Event("t", b"x" * data.draw(st.integers(0, 999)), headers={"a": "b"}) for _ in range(size)]
+        ends |= {len(events) + size} if is_sheaf else {*range(len(events), len(events) + size + 1)}
+        events += slips(Sheaf("t", size, encode_many(some))) if is_sheaf else map(pack, some)
+    many = fitting(events, most)
+    assert 0 < many <= len(events)
+    assert many in ends
+    first = min(ends - {0})
+    assert many == first or len(b"".join(body for _, body in bodies(events[:many]))) <= most + 9
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda one: one.reject(ValueError("no such address")),
+        lambda one: one.nack(delay=Decimal("0.5")),
+        lambda one: one.nack(delay=float("nan")),
+    ],
+    ids=["an error", "a decimal", "no number"],
+)
+async def test_who_settles_with_what_cannot_be_said_is_told_and_everything_else_is_said(settle):
+    async with MultiprocessBroker() as hub, hub.consume("t", ack="manual") as work:
+        await hub.publish_many("t", range(3))
+        deliveries = work.deliveries()
+        good, bad = await anext(deliveries), await anext(deliveries)
+        await good.ack()
+        with pytest.raises(ArgumentError, match="must be"):
+            await settle(bad)
+        with anyio.fail_after(PATIENCE):
+            await hub.publish("t", 3)
+            assert (await anext(deliveries)).event.data == 2
+
+
+async def test_a_reason_with_a_lone_surrogate_reaches_the_dead_letters_in_words_that_can_be_printed():
+    async with (
+        MultiprocessBroker() as hub,
+        hub.consume("t", ack="manual") as work,
+        hub.subscribe("$dead.default.t") as dead,
+    ):
+        await hub.publish_many("t", range(2))
+        deliveries = work.deliveries()
+        with anyio.fail_after(PATIENCE):
+            await (await anext(deliveries)).reject("bad \udcff")
+            reason = (await anext(dead)).headers["dead-letter-reason"]
+            assert (await anext(deliveries)).event.data == 1
+        assert reason.startswith("bad ")
+        assert reason.isprintable()
+
+
+class Speechless:
+    """A subscription that cannot say what became of its events."""
+
+    task, opener = None, 0
+
+    def hear(self, kind: int, count: int, body: bytes) -> None:
+        raise AssertionError("the hub knows nothing of it")
+
+    def lose(self) -> None:
+        pass
+
+    def report(self) -> None:
+        raise TypeError("what has no words")
+
+
+async def test_a_subscription_that_cannot_say_something_keeps_nothing_else_from_the_hub(caplog):
+    async with MultiprocessBroker() as hub:
+        hub._link.report_soon(Speechless())
+        with anyio.fail_after(PATIENCE):
+            await hub.publish("t", 1)
+            assert await hub.topics() == ["t"]
+    assert "what has no words" in caplog.text
 
 
 # ---------------------------------------------------------------- forks and deaths
@@ -574,7 +904,7 @@ async def test_when_the_process_of_the_hub_is_killed_all_that_wait_are_told_and_
         lost: list[str] = []
 
         async def expect(name: str, wait: Callable) -> None:
-            with pytest.raises(BrokerLostError, match=f"process {process.pid}, in which it was, died|broke"):
+            with pytest.raises(BrokerLostError, match=f"process {process.pid}, in which it was, closed the|broke"):
                 await wait()
             lost.append(name)
 
@@ -601,6 +931,25 @@ async def test_when_the_process_of_the_hub_is_killed_all_that_wait_are_told_and_
                 assert following.is_hub
                 await following.publish("t", 1)
     assert [*tmp_path.iterdir()] == []
+
+
+async def test_while_the_process_of_the_hub_is_stopped_a_timeout_and_a_cancellation_go_on_and_it_can_be_left(tmp_path):
+    with a_hub(tmp_path / "hub") as process:
+        rescue = threading.Timer(PATIENCE, process.send_signal, [signal.SIGCONT])
+        rescue.start()
+        try:
+            async with MultiprocessBroker(str(tmp_path / "hub")) as broker, broker.subscribe("t"):
+                await broker.publish("t", 0)
+                os.kill(process.pid, signal.SIGSTOP)
+                os.waitpid(process.pid, os.WUNTRACED)  # noqa: ASYNC222  (all of its threads stand still then)
+                with pytest.raises(PublishTimeoutError):
+                    await broker.publish("t", 1, timeout=0.01)
+                with anyio.move_on_after(0.01) as scope:
+                    await broker.publish("t", 2)
+                assert scope.cancelled_caught
+            assert rescue.is_alive()  # it was not that which ended the wait
+        finally:
+            rescue.cancel()
 
 
 async def test_a_process_that_was_forked_from_a_hub_does_not_keep_it_alive(tmp_path):
@@ -648,21 +997,29 @@ async def test_when_the_app_of_the_hub_leaves_its_peers_read_what_is_left_and_ar
 
 @contextmanager
 def a_hub(path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Have another process be the hub at *path*, until it is killed; with "fork" it has forked one that lives on."""
+    """Have another process be the hub at *path*, until it is killed.
+
+    With "fork" it has forked one that lives on, with "few" it may have few file descriptors.
+    """
     code = f"""
-import anyio, os, sys
+import anyio, os, resource, sys
 from dpcore_plugins import MultiprocessBroker
 async def main():
     async with MultiprocessBroker({str(path)!r}, serve=True):
         if "fork" in sys.argv and not os.fork():
             sys.stdin.buffer.read()
             os._exit(0)
+        if "few" in sys.argv:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         print("here", flush=True)
         await anyio.sleep_forever()
 anyio.run(main)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if "few" in arguments else None,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"

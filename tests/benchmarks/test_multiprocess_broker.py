@@ -11,6 +11,7 @@ import socket
 import struct
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -21,7 +22,7 @@ from anyio.from_thread import BlockingPortal
 
 from dpcore import Event
 from dpcore_plugins import MultiprocessBroker
-from tests.benchmarks.processes import BATCH, DATA, SPAWN, TOPIC, another, ordered, read
+from tests.benchmarks.processes import BATCH, DATA, SPAWN, TOPIC, another, ordered, read, serve
 
 # ---------------------------------------------------------------- other processes
 
@@ -145,6 +146,35 @@ def test_one_publish_that_is_confirmed(portal: BlockingPortal, broker: Multiproc
             than="socketpair there and back", per=times, clock="wall",
         )  # fmt: skip
         mine.shutdown(socket.SHUT_RDWR)
+    assert one == other == times
+
+
+def test_one_publish_that_is_confirmed_beside_groups_that_it_is_not_for(
+    portal: BlockingPortal, broker: MultiprocessBroker, side_by_side: Any, tmp_path: Path
+) -> None:
+    times = side_by_side.size(300, 5)
+    groups = side_by_side.size(1000, 5)
+
+    async def declare() -> None:
+        for number in range(groups):
+            await broker.declare(f"queues.{number}", groups=[f"group-{number}"])
+
+    async def publish(where: MultiprocessBroker) -> int:
+        for _ in range(times):
+            await where.publish(TOPIC, DATA)
+        return times
+
+    portal.call(declare)
+    path = str(tmp_path / "empty")
+    with (
+        another(serve, path),
+        portal.wrap_async_context_manager(MultiprocessBroker(path, serve=False)) as empty,
+    ):
+        one, other = side_by_side.time(
+            f"to another process, one publish confirmed, beside {groups:,} groups",
+            lambda: portal.call(publish, broker), lambda: portal.call(publish, empty),
+            than="no groups", per=times, budget=1.3, clock="wall",
+        )  # fmt: skip
     assert one == other == times
 
 

@@ -9,7 +9,7 @@ listens on a Unix socket.  Every App, that of the same process too, is a peer of
 ``peers``     at the hub: strangers who must show the key, peers who publish and read
 ``hub``       the exchange, who is connected, and what is done when a turn ends
 ``feeds``     subscriptions as a peer has them; ``outlets``: as the hub has them
-``link``      a peer's end of its connection
+``link``      a peer's end of its connection; ``flight``: how much of it publishes at once
 ``sheaves``   events that the hub sends on as they came
 ``places``    socket, lock and key, and who may have them
 ``wire``      what is said, and how two come to trust each other; waits for nothing

@@ -27,7 +27,7 @@ from dpcore_plugins.brokers.multiprocess.wire import (
 
 __all__ = ("connect",)
 
-_PATIENCE = 10.0  # seconds that a hub may take to let a peer in
+_PATIENCE = 5.0  # seconds that a hub may take to let a peer in; as long as it waits for the key
 _MOST = 1 << 31  # bytes in a frame of the hub, which this side trusts
 
 

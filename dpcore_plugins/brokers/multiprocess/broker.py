@@ -25,7 +25,7 @@ from dpcore_plugins.brokers.multiprocess.wire import Kind, alike, packed, unpack
 __all__ = ("MultiprocessBroker",)
 
 _PATIENCE = 10.0  # seconds in which a hub that begins or ends is waited for
-_GOOD_BYE = 1.0  # seconds in which a hub says what it took of what was published last
+_GOOD_BYE = 2.0  # seconds in which a hub says what it took of what was published last
 _PIECE = 1 << 16  # bytes that are published in one frame, if they are of several events
 _MANY = 1024  # events in one frame
 _ALIKE = 8  # events of one topic from which on the hub does not look at them
@@ -39,6 +39,14 @@ class MultiprocessBroker(Broker):
     folder.  With *serve* true it must be the hub, with false it only joins.  When the hub
     goes, all that it held is gone, and its peers get
     :class:`~dpcore.errors.BrokerLostError` in whatever they wait for.
+
+    What was being published may have been taken although :meth:`publish` raises, in two
+    more cases than that: when the hub does not say within a second that it took it back,
+    because its process is stopped (then a timeout and a cancellation go on as they should),
+    and when it is cancelled by means of asyncio alone, ``Task.cancel()`` or
+    ``asyncio.timeout()``, which come once and cannot be left unheeded.  Against the latter
+    use ``publish(timeout=...)`` or a scope of anyio: these raise only if the event was not
+    published.
 
     Who may come in is who can read the key file *key*, by default beside the path; the
     hub makes it, for its user only.  *transport* is ``"unix"``, or ``"tcp"`` on the
@@ -179,11 +187,13 @@ class MultiprocessBroker(Broker):
             await link.leave()
 
     async def _leave(self, link: Link, drain: float) -> None:
-        with anyio.move_on_after(max(drain, _GOOD_BYE)):
+        with anyio.move_on_after(_GOOD_BYE) as patience:
             try:
                 await link.ask(Kind.LEAVE)
             except DpcoreError:  # then nothing is left to be read
                 return
+        if patience.cancelled_caught:  # its process is stopped
+            return
         for hearer in [*link.hearers.values()]:
             if isinstance(hearer, MemberFeed):
                 hearer.release()

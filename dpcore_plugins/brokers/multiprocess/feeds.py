@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,16 +13,17 @@ import anyio
 from msgspec import Raw
 
 from dpcore import Feed, Held, Interest, Settlement
-from dpcore.errors import BrokerLostError, BrokerStateError, SubscriptionError, WireError
+from dpcore.errors import ArgumentError, BrokerLostError, BrokerStateError, SubscriptionError, WireError
 from dpcore.events import Event, Packed, decode_many, decode_packed_many, unpack
 from dpcore_plugins.brokers.multiprocess.link import Link
-from dpcore_plugins.brokers.multiprocess.sheaves import SENSELESS
-from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, Settled, packed, unpacked
+from dpcore_plugins.brokers.multiprocess.sheaves import NO_PAYLOAD
+from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, NonsenseError, Outcome, Outcomes, packed, unpacked
 
 __all__ = ("MemberFeed", "PeerFeed", "ReaderFeed")
 
 _AHEAD = 0.002  # seconds of work that a member may have before it
 _MOST_AHEAD = 512  # events, whatever they take
+_GOOD_BYE = 1.0  # seconds in which the hub answers that a subscription ends
 _SMALL = 64  # up to this buffer a reader that drops the oldest has nothing sent ahead
 
 _log = logging.getLogger("dpcore.broker")
@@ -91,7 +93,10 @@ class PeerFeed(Feed):
         """End the subscription."""
         self.report()
         if not self._is_lost:
-            with suppress(ConnectionError, BrokerStateError):  # then it has ended as well
+            with (
+                suppress(ConnectionError, BrokerStateError),
+                anyio.move_on_after(_GOOD_BYE),
+            ):  # then it has ended as well
                 await self.link.ask(Kind.CLOSE, self.number)
         self.link.forget(self.number, closed=True)
 
@@ -231,7 +236,7 @@ class MemberFeed(PeerFeed):
         self._held: deque[Held] = deque()  # decoded and not begun
         self._coming = 0
         self._begun = 0  # since the last report
-        self._settled = Settled()
+        self._settled = Outcomes()
         self._ahead = 0
         self._took = _AHEAD * 2  # seconds for one event, as far as is known
         self._since: tuple[float, int] | None = None
@@ -351,18 +356,16 @@ class MemberFeed(PeerFeed):
             if not self.link.is_leaving and any(one.how in ("ack", "reject") for one in settlements):
                 self.link.check()
             return
-        for one in settlements:
-            if one.how == "ack":
-                self._settled.acks.append(one.held.tag)
-            else:
-                self._settled.others.append((one.held.tag, one.how, one.delay, one.reason))
+        others = [_sayable(one) for one in settlements if one.how != "ack"]
+        self._settled.acks += [one.held.tag for one in settlements if one.how == "ack"]
+        self._settled.others += others
         self.link.report_now(self)  # if this process dies now, what was acked comes no more
 
     def report(self) -> None:
         """Tell the hub what was begun, and what became of what."""
         if self._begun or self._settled.acks or self._settled.others:
             begun, self._begun = self._begun, 0
-            settled, self._settled = self._settled, Settled()
+            settled, self._settled = self._settled, Outcomes()
             self.link.say(Kind.SETTLE, self.number, begun, packed(settled))
 
     def release(self) -> None:
@@ -370,6 +373,22 @@ class MemberFeed(PeerFeed):
         self._is_ended, self._hub_goes = True, False
         self._give_back(len(self._held) + _MOST_AHEAD * 2)
         self.rouse()
+
+
+def _sayable(settlement: Settlement) -> Outcome:
+    """Return what the hub is told; raises here, where somebody is to blame, for what cannot be said."""
+    said = (settlement.held.tag, settlement.how, settlement.delay, settlement.reason)
+    try:
+        read: Outcome = unpacked(packed(said), Outcome)
+    except UnicodeEncodeError as error:
+        raise ArgumentError("reason", settlement.reason, "text that has no lone surrogates") from error
+    except (NonsenseError, TypeError, OverflowError) as error:
+        delay, reason = settlement.delay, settlement.reason
+        name, value = ("delay", delay) if isinstance(reason, str) else ("reason", reason)
+        raise ArgumentError(name, value, "a number of seconds" if name == "delay" else "text") from error
+    if not 0 <= read[2] < math.inf:
+        raise ArgumentError("delay", settlement.delay, "a number of seconds, 0 or more")
+    return read
 
 
 def _salvaged(raw: bytes) -> list[Event]:
@@ -392,4 +411,4 @@ def _apart(given: Given) -> list[Packed]:
         events = decode_packed_many(given.events)
     except WireError:
         events = []
-    return events + [Packed("", Raw(SENSELESS))] * (len(given.numbers) - len(events))
+    return events + [Packed("", Raw(NO_PAYLOAD))] * (len(given.numbers) - len(events))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dpcore import Exchange, Interest
+from dpcore.topics import Pattern
 from dpcore_plugins.brokers.multiprocess.outlets import GroupOutlets, MemberOutlet, ReaderOutlet
 from dpcore_plugins.brokers.multiprocess.places import Claim
 from dpcore_plugins.brokers.multiprocess.wire import Kind, Welcome, packed
@@ -23,6 +24,7 @@ INTRODUCTION = 5.0
 FLUSH = 0.5
 """Seconds that the last words may take."""
 
+_PAUSE = 0.25  # seconds in which nobody is let in, where that failed
 _STRANGERS = 64  # connections that have not shown the key
 
 _log = logging.getLogger("dpcore.broker")
@@ -52,7 +54,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def drop(self, why: str) -> None:
-        """End it at once, and log why."""
+        """Log why, tell the other side if it knows the key, and end it."""
 
     @abstractmethod
     def too_late(self) -> None:
@@ -88,15 +90,15 @@ class Hub:
         self._touched: dict[Any, None] = {}
         self._said: dict[Connection, None] = {}
         self._is_armed = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._dropping: dict[GroupOutlets, None] = {}  # groups that may drop events, which wakes nobody
         self._wanted: dict[str, int] = {}
+        self._is_crowded = False
         self._arrivals: set[asyncio.Task[Any]] = set()
         self._end = loop.create_future()
 
     async def serve(self) -> None:
         """Let peers in and serve them, until it is closed."""
-        assert self.claim.listener is not None
-        self.loop.add_reader(self.claim.listener, self._accept)
+        self._listen()
         try:
             await self._end
         finally:
@@ -113,6 +115,11 @@ class Hub:
                 peer.abort()
             await asyncio.sleep(0)
 
+    def _listen(self) -> None:
+        listener = self.claim.listener
+        if listener is not None and listener.fileno() >= 0:
+            self.loop.add_reader(listener, self._accept)
+
     def _stop_listening(self) -> None:
         listener = self.claim.listener
         if listener is not None and listener.fileno() >= 0:
@@ -125,9 +132,14 @@ class Hub:
             try:
                 connection, _ = self.claim.listener.accept()
             except BlockingIOError:
+                self._is_crowded = False
                 return
-            except OSError as error:
-                _log.error("the hub at %s cannot let anybody in: %s", self.claim.place, error)
+            except OSError as error:  # of file descriptors there are no more: the loop would try again for ever
+                if not self._is_crowded:
+                    _log.error("the hub at %s cannot let anybody in for now: %s", self.claim.place, error)
+                self._is_crowded = True
+                self.loop.remove_reader(self.claim.listener)
+                self.loop.call_later(_PAUSE, self._listen)
                 return
             connection.settimeout(0)
             if connection.family == socket.AF_INET:
@@ -157,6 +169,10 @@ class Hub:
         """Have *changed* touched in some seconds."""
         self.loop.call_later(seconds, self.touch, changed)
 
+    def at(self, when: float, ring: Callable[[], None]) -> asyncio.TimerHandle:
+        """Have *ring* called at *when*, by the time of the loop."""
+        return self.loop.call_at(when, ring)
+
     def touch(self, changed: Any) -> None:
         """Have ``changed.pump()`` called when this turn ends."""
         self._touched[changed] = None
@@ -177,8 +193,7 @@ class Hub:
         try:
             self._turn_once()
         except Exception as error:  # noqa: BLE001  (a defect here must not leave peers waiting for ever)
-            if not self._end.done():
-                self._end.set_exception(error)
+            self._fail(error)
         if self.is_closing:
             self._end_if_drained()
 
@@ -187,8 +202,8 @@ class Hub:
         resumed, self.resumed = self.resumed, deque()
         for publication in resumed:
             publication.go(again=True)
-        for group in self.groups.values():
-            if group.group.overflow != "block":
+        for group in self._dropping:
+            if group.has_dropped():
                 self._touched[group] = None
         while self._touched:
             touched, self._touched = self._touched, {}
@@ -197,22 +212,6 @@ class Hub:
         said, self._said = self._said, {}
         for peer in said:
             peer.flush()
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        due = self.exchange.due() if self.groups else None
-        if self._alarm is not None:
-            if due is not None and self._alarm.when() <= due:
-                return
-            self._alarm.cancel()
-            self._alarm = None
-        if due is not None:
-            self._alarm = self.loop.call_at(due, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self.exchange.wake_due(self.loop.time() + 0.001)  # timers of the loop come up to their resolution early
-        self.arm()
 
     # ------------------------------------------------------------ its end
 
@@ -221,6 +220,14 @@ class Hub:
         if self.is_closing:
             return
         self.is_closing = True
+        try:
+            self._let_all_end()
+        except Exception as error:  # noqa: BLE001  (whoever leaves it would wait for ever)
+            self._fail(error)
+        self.loop.call_later(drain, self._finish)
+        self.arm()
+
+    def _let_all_end(self) -> None:
         self._stop_listening()
         for peer in [*self.strangers]:
             peer.abort()
@@ -229,8 +236,6 @@ class Hub:
                 outlet.is_leaving = True
                 outlet.touched()
         self.exchange.close()
-        self.loop.call_later(drain, self._finish)
-        self.arm()
 
     def _end_if_drained(self) -> None:
         if not any(not outlet.settled() for peer in self.peers for outlet in peer.outlets.values()):
@@ -240,11 +245,15 @@ class Hub:
         if not self._end.done():
             self._end.set_result(None)
 
+    def _fail(self, error: Exception) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
+
     # ------------------------------------------------------------ who wants what
 
     def want(self, patterns: tuple[str, ...], change: int) -> None:
         """Have peers know which of the platform's own topics are read."""
-        own = [pattern for pattern in patterns if pattern.startswith("$")]
+        own = [text for pattern in patterns for text in Pattern(pattern).alternatives if text.startswith("$")]
         if not own:
             return
         before = set(self._wanted)
@@ -266,11 +275,14 @@ class Hub:
         """Write what a new peer is told."""
         return packed(Welcome(os.getpid(), self.max_payload, list(self._wanted)))
 
-    def group(self, name: str) -> GroupOutlets:
-        """Return the members of a group that exists."""
+    def group(self, interest: Interest) -> GroupOutlets:
+        """Return the members of a group that exists and has this interest."""
+        name = interest.group or ""
         found = self.groups.get(name)
         if found is None:
             group = self.exchange.groups[name]
             group.one_by_one = True
             found = self.groups[name] = GroupOutlets(self, group)
+        if found.group.overflow in ("drop_newest", "drop_oldest") or any("$" in one for one in interest.patterns):
+            self._dropping[found] = None  # a dead letter waits for no room, whatever the policy
         return found

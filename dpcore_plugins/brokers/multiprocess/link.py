@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -25,6 +25,7 @@ from dpcore.errors import (
     TopicError,
 )
 from dpcore.topics import matches
+from dpcore_plugins.brokers.multiprocess.flight import Flight
 from dpcore_plugins.brokers.multiprocess.places import Place, forkless
 from dpcore_plugins.brokers.multiprocess.wire import (
     Cut,
@@ -37,8 +38,10 @@ from dpcore_plugins.brokers.multiprocess.wire import (
 
 __all__ = ("Hearer", "Link")
 
+_log = logging.getLogger("dpcore.broker")
+
 _READ = 1 << 18  # bytes that are read at once
-_FLIGHT = 32 << 20  # bytes of publications that the hub has not answered
+_LAST_WORD = 1.0  # seconds in which the hub says whether it had taken what is to be taken back
 
 
 class Hearer(Protocol):
@@ -102,8 +105,7 @@ class Link:
         self._stuck: memoryview | None = None
         self._unstick = anyio.Event()
         self._sent = anyio.Event()
-        self._flight = 0
-        self._queue: deque[anyio.Event] = deque()
+        self._flight = Flight()
         self._wanted = list(welcome.wanted)
         self._wants: dict[str, bool] = {}
         self._lost: Callable[[], DpcoreError] | None = None
@@ -150,7 +152,10 @@ class Link:
             said, self._out = self._out, []
             hearers, self._reporting = self._reporting, {}
             for hearer in hearers:
-                hearer.report()
+                try:
+                    hearer.report()
+                except Exception:  # noqa: BLE001  (one of many must not keep the others, and what they say, from the hub)
+                    _log.exception("what became of events of broker %s could not be said", self.place)
             self._out += said
         self._armed = False
         if self._stuck is not None or not self._out or self._lost is not None or self._left:
@@ -162,6 +167,8 @@ class Link:
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            while self._hear_some():  # it may have said why
+                pass
             self._lose(f"the connection broke ({error.strerror})")
             return
         if sent < len(data):
@@ -217,7 +224,9 @@ class Link:
             self._lose(f"the connection broke ({error.strerror})")
             return False
         if not data:
-            self._lose(f"process {self.hub_pid}, in which it was, died")
+            self._lose(
+                f"process {self.hub_pid}, in which it was, closed the connection: it died, or dropped this peer, and then its log says why"
+            )
             return False
         try:
             for heard in self._cut.cut(data):
@@ -276,9 +285,7 @@ class Link:
         """Have the hub take *count* events; if it is cancelled it takes them back, where it still can."""
         self.check()
         size = len(body)
-        if self._flight and self._flight + size > _FLIGHT:
-            await self._room(size)
-        self._flight += size
+        await self._flight.board(topic, size, self.check)
         number = next(self._numbers) & 0xFFFFFFFF
         asked = self._asked[number] = Asked()
         self.request(kind, number, count, body)
@@ -291,29 +298,13 @@ class Link:
             if not asked.is_taken:
                 raise self._was_left()
         finally:
-            self._flight -= size
-            if self._queue:
-                self._queue.popleft().set()
+            self._flight.land(topic, size)
 
     def _raise(self, error: DpcoreError | None) -> None:
         if error is not None:
             if self.is_leaving and isinstance(error, BrokerLostError):
                 raise self._was_left() from None
             raise error
-
-    async def _room(self, size: int) -> None:
-        while self._flight and self._flight + size > _FLIGHT:
-            turn = anyio.Event()
-            self._queue.append(turn)
-            try:
-                await turn.wait()
-            except BaseException:
-                if turn.is_set() and self._queue:
-                    self._queue.popleft().set()
-                elif not turn.is_set():
-                    self._queue.remove(turn)
-                raise
-            self.check()
 
     async def _taken(self, asked: Asked, topic: str, me: object) -> None:
         while not asked.is_answered:
@@ -339,11 +330,14 @@ class Link:
         return all(reader.task is not None for reader in readers)
 
     async def _withdraw(self, asked: Asked, number: int, why: BaseException) -> None:
-        """Take a publication back; raise *why* if that worked, and return if the hub had taken it before."""
+        """Take a publication back; raise *why* if that worked, and return if the hub had taken it before.
+
+        A hub that says neither in time, since its process is stopped, may have taken it.
+        """
         if not asked.is_answered:
             asked.changed = anyio.Event()
             self.say(Kind.WITHDRAW, number)
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_LAST_WORD, shield=True):
                 while not asked.is_answered:
                     await asked.changed.wait()
                     if not asked.is_answered:
@@ -404,8 +398,7 @@ class Link:
             one.answer(taken=False, error=self._was_left() if self._lost is None else self._lost())
         for hearer in [*self.hearers.values()]:
             hearer.lose()
-        while self._queue:
-            self._queue.popleft().set()
+        self._flight.end()
         self._alone.set()
         self._unstick.set()
         with suppress(AttributeError, NotImplementedError):

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
-from dpcore import Group, Member, Reader, Settlement
-from dpcore_plugins.brokers.multiprocess.sheaves import bodies, opened
-from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, Settled, packed
+from dpcore import Exchange, Group, Member, Reader, Settlement
+from dpcore_plugins.brokers.multiprocess.sheaves import bodies, fitting, opened, weight
+from dpcore_plugins.brokers.multiprocess.wire import Given, Kind, NonsenseError, Outcomes, packed
 
-__all__ = ("GroupOutlets", "Hub", "MemberOutlet", "Peer", "ReaderOutlet")
+__all__ = ("GroupOutlets", "MemberOutlet", "Peer", "ReaderOutlet", "Turns")
 
 _BATCH = 1024  # events in one frame
+_PORTION = 1 << 18  # bytes of events that are sent before it is seen whether the peer reads them
+_STEP = 16  # events that are taken before it is seen how many bytes they are
 _IDLE = 0.005  # seconds that a member is idle before others give back what they have not begun
 
 
-class Hub(Protocol):
-    """What outlets need of the hub."""
+class Alarm(Protocol):
+    """What rings at a time."""
+
+    def when(self) -> float:
+        """Tell when."""
+
+    def cancel(self) -> None:
+        """Have it not ring."""
+
+
+class Turns(Protocol):
+    """What outlets need of the hub: when something is done."""
 
     def touch(self, changed: Any) -> None:
         """Have ``changed.pump()`` called when this turn of the loop ends."""
@@ -29,11 +43,17 @@ class Hub(Protocol):
     def later(self, seconds: float, changed: Any) -> None:
         """Have it touched in some seconds."""
 
+    def at(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Have *ring* called at *when*."""
+
 
 class Peer(Protocol):
     """What outlets need of the connection to a peer."""
 
     is_stuck: bool
+
+    def has_room(self, one: Any) -> bool:
+        """Tell whether events may be sent now; if not, *one* is touched when there is room again."""
 
     def say(self, kind: int, number: int = 0, count: int = 0, body: bytes = b"") -> None:
         """Send a frame when this turn of the loop ends."""
@@ -42,7 +62,7 @@ class Peer(Protocol):
 class ReaderOutlet:
     """A subscription without a group: what was sent ahead counts as waiting until the peer says that it was read."""
 
-    def __init__(self, hub: Hub, peer: Peer, number: int, reader: Reader) -> None:
+    def __init__(self, hub: Turns, peer: Peer, number: int, reader: Reader) -> None:
         self.hub, self.peer, self.number, self.reader = hub, peer, number, reader
         self.is_done = False  # whether the peer knows that nothing more comes
         self.is_leaving = False
@@ -89,13 +109,16 @@ class ReaderOutlet:
             self._told = reader.dropped
             peer.say(Kind.DROPPED, self.number, 0, packed(reader.dropped))
         queue = reader.queue
-        while queue and self._allowed and not peer.is_stuck:
+        while queue and self._allowed and peer.has_room(self):
             many = min(len(queue), self._allowed, _BATCH)
             if many == len(queue):
                 events = list(queue)
                 queue.clear()
             else:
                 events = [queue.popleft() for _ in range(many)]
+            if (fit := fitting(events, _PORTION)) < many:
+                queue.extendleft(reversed(events[fit:]))
+                events, many = events[:fit], fit
             self._allowed -= many
             self._count(many)
             for some, body in bodies(events):
@@ -105,6 +128,14 @@ class ReaderOutlet:
         elif not self.is_done:
             self.is_done = True
             peer.say(Kind.ENDED, self.number, int(self.is_leaving))
+
+    def wind_up(self, exchange: Exchange) -> None:
+        """Have nothing come any more but what waits already."""
+        reader = self.reader
+        left, reader.queue = reader.queue, deque()  # who leaves forgets what waits
+        exchange.leave(reader)
+        reader.queue = left
+        self.touched()
 
     def settled(self) -> bool:
         """Tell whether nothing is owed."""
@@ -122,6 +153,7 @@ class MemberOutlet:
         self.unbegun: deque[int] = deque()
         self.is_recalled = False
         self.is_dry = False  # whether there was nothing more to take
+        self._step = _STEP
         self._told = 0
         group.outlets[self] = None
 
@@ -134,13 +166,15 @@ class MemberOutlet:
         self.allowed = self.allowed + events if events else 0
         self.touched()
 
-    def settle(self, begun: int, settled: Settled) -> None:
+    def settle(self, begun: int, settled: Outcomes) -> None:
         """Take it that *begun* more of what was sent are in hand, and what became of which."""
         for _ in range(min(begun, len(self.unbegun))):
             self.unbegun.popleft()
         out = self.member.out
         said = [Settlement(entry) for number in settled.acks if (entry := out.get(number)) is not None]
         for number, how, delay, reason in settled.others:
+            if not 0 <= delay < math.inf:
+                raise NonsenseError(f"a delay of {delay!r} seconds")
             if (other := out.get(number)) is not None:
                 other.event = opened(other.event)  # type: ignore[assignment]
                 said.append(Settlement(other, how, delay, reason))
@@ -153,15 +187,21 @@ class MemberOutlet:
         self.member.settle(said, self.group.hub.now())
         self.touched()
 
+    def is_idle(self) -> bool:
+        """Tell whether it waits for work and would get it."""
+        return bool(self.allowed) and not (self.is_done or self.member.out or self.peer.is_stuck)
+
     def fill(self, most: int) -> int:
         """Send up to *most* events, and return how many that were."""
         many = min(most, self.allowed, _BATCH)
         if self.group.careful:
             many = 0 if self.unbegun else 1
-        if many <= 0 or self.peer.is_stuck or self.is_done:
+        if many <= 0 or self.is_done:
             return 0
-        entries = self.member.take(many)
-        self.is_dry = len(entries) < many
+        if not self.peer.has_room(self.group):
+            self.is_dry = False
+            return 0
+        entries = self._take(many)
         if not entries:
             return 0
         self.allowed = max(0, self.allowed - len(entries))
@@ -174,6 +214,22 @@ class MemberOutlet:
             given = Given(numbers, [entry.attempt for entry in chunk], msgspec.Raw(body))
             self.peer.say(Kind.GIVEN, self.number, some, packed(given))
         return len(entries)
+
+    def _take(self, most: int) -> list[Any]:
+        """Take up to *most* events, as many as are a portion."""
+        entries: list[Any] = []
+        size = 0
+        while len(entries) < most and size < _PORTION:
+            step = min(self._step, most - len(entries))
+            some = self.member.take(step)
+            entries += some
+            if len(some) < step:
+                self.is_dry = True
+                return entries
+            size += sum([weight(entry.event) for entry in some])
+            self._step = 1 if size * _STEP > len(entries) * _PORTION else _STEP
+        self.is_dry = False
+        return entries
 
     def say_state(self) -> None:
         """Tell the peer what has changed beside events."""
@@ -188,6 +244,11 @@ class MemberOutlet:
         self.is_done = True
         self.member.waits(None)
         self.peer.say(Kind.ENDED, self.number, int(self.is_leaving))
+
+    def wind_up(self) -> None:
+        """Have nothing come any more, also nothing of what was asked for."""
+        self.allowed = 0
+        self.end()
 
     def die(self) -> None:
         """Give back what a peer had that died: what was in hand counts as a delivery, the rest does not."""
@@ -218,12 +279,18 @@ class MemberOutlet:
 class GroupOutlets:
     """The members of a group, and how what waits is shared among them."""
 
-    def __init__(self, hub: Hub, group: Group) -> None:
+    def __init__(self, hub: Turns, group: Group) -> None:
         self.hub, self.group = hub, group
         self.outlets: dict[MemberOutlet, None] = {}
         self.careful: set[int] = set()
         """What was sent ahead to a peer that died: it goes out one by one, so that the next death says which it was."""
         self._idle_since: float | None = None
+        self._alarm: Alarm | None = None  # rings when the first delayed event is to be delivered again
+        self._told = 0
+
+    def has_dropped(self) -> bool:
+        """Tell whether events were dropped since the members were told how many."""
+        return self.group.dropped != self._told
 
     def pump(self) -> None:
         """Give what waits to those who asked, first to those who have the least, in equal parts."""
@@ -241,14 +308,29 @@ class GroupOutlets:
                 for outlet in hungry:
                     if outlet.allowed and not outlet.is_dry:
                         outlet.fill(_BATCH)
+        self._told = self.group.dropped
         for outlet in [*self.outlets]:
             outlet.say_state()
             outlet.member.waits(outlet.touched if outlet.allowed and not outlet.is_done else None)
         self._recall()
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due, alarm = self.group.due(), self._alarm
+        if due is None or (alarm is not None and alarm.when() <= due):
+            return
+        if alarm is not None:
+            alarm.cancel()
+        self._alarm = self.hub.at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.group.wake_due(self.hub.now() + 0.001)  # timers of the loop come up to their resolution early
+        self.hub.touch(self)
 
     def _recall(self) -> None:
         """Have busy members give back what they have not begun, once another has had nothing to do for a moment."""
-        idle = [outlet for outlet in self.outlets if outlet.allowed and not outlet.is_done and not outlet.member.out]
+        idle = [outlet for outlet in self.outlets if outlet.is_idle()]
         busy = [outlet for outlet in self.outlets if outlet.unbegun and not outlet.is_recalled] if idle else []
         if not busy or self.careful:
             self._idle_since = None

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dpcore import Interest, Shard
-from dpcore.errors import BrokerLostError, DpcoreError, WireError
+from dpcore.errors import BrokerLostError, DpcoreError, TopicError, WireError
 from dpcore.events import decode_packed_many
-from dpcore_plugins.brokers.multiprocess.hub import INTRODUCTION, Connection, Hub
+from dpcore.topics import check_pattern
+from dpcore_plugins.brokers.multiprocess.hub import FLUSH, INTRODUCTION, Connection, Hub
 from dpcore_plugins.brokers.multiprocess.outlets import MemberOutlet, ReaderOutlet
 from dpcore_plugins.brokers.multiprocess.sheaves import Sheaf, alone, slips
 from dpcore_plugins.brokers.multiprocess.wire import (
@@ -19,7 +20,7 @@ from dpcore_plugins.brokers.multiprocess.wire import (
     Cut,
     Kind,
     NonsenseError,
-    Settled,
+    Outcomes,
     frame,
     greeting,
     packed,
@@ -31,8 +32,9 @@ from dpcore_plugins.brokers.multiprocess.wire import (
 
 __all__ = ("Connected",)
 
-_UNREAD = 64 << 20  # bytes that a peer leaves unread before it is dropped
+_UNREAD = 64 << 20  # bytes of answers that a peer leaves unread before it is dropped
 _HIGH = 1 << 20  # bytes that wait to be read by a peer before no more events are sent
+_PORTION = 1 << 18  # bytes of events that are sent before it is seen whether they are read
 _SMALL = 1 << 16  # bytes of a publication whose events may keep all of it in memory
 _FLIGHT = 10_000, 128 << 20  # publications of one peer that wait for room, and their bytes
 _HEADERS = 1 << 20  # bytes that a frame may have beyond the payload
@@ -119,6 +121,9 @@ class Connected(Connection):
         self._said = b""
         self._cut = Cut(hub.max_payload + _HEADERS)
         self._out: list[bytes] = []
+        self._answers = self._ahead = 0  # bytes of what waits to be sent, and of events that wait for this turn's end
+        self._held_up: dict[Any, None] = {}  # what has events to send, and waits for room
+        self._last: Any = None  # what sent some last
         self._transport: asyncio.Transport | None = None
         self._hears: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.PUBLISH: self._publish,
@@ -178,8 +183,8 @@ class Connected(Connection):
         except (NonsenseError, WireError) as error:
             self.drop(str(error))
         except Exception:  # noqa: BLE001  (one peer must not take the others along)
-            _log.exception("the hub at %s drops a peer, because of what it said", self.hub.claim.place)
-            self.abort()
+            _log.exception("the hub at %s failed at what a peer said", self.hub.claim.place)
+            self.drop("the hub failed at what it said, and its log says at what")
 
     def pause_writing(self) -> None:
         """Send no more events, because the peer does not read."""
@@ -187,9 +192,25 @@ class Connected(Connection):
 
     def resume_writing(self) -> None:
         """Send what has come meanwhile."""
-        self.is_stuck = False
-        for outlet in self.outlets.values():
-            outlet.touched()
+        self.is_stuck, self._answers = False, 0
+        self._go_on()
+
+    def has_room(self, one: Any) -> bool:
+        """Tell whether events may be sent now; if not, *one* is touched when there is room again."""
+        if self.is_stuck or self._ahead >= _PORTION:
+            self._held_up[one] = None
+            return False
+        self._last = one
+        return True
+
+    def _go_on(self) -> None:
+        """Have those send that wait for room, in turn: who did so last is the last."""
+        held_up, self._held_up = self._held_up, {}
+        if self._last in held_up:
+            del held_up[self._last]
+            held_up[self._last] = None
+        for one in held_up:
+            self.hub.touch(one)
 
     def _introduce(self, data: bytes) -> bytes:
         """Let the stranger in if it knows the key; return what it said after that."""
@@ -217,9 +238,16 @@ class Connected(Connection):
             self.drop(f"it did not show the key within {INTRODUCTION:g} seconds")
 
     def drop(self, why: str) -> None:
-        """Have no more to do with the other side."""
+        """Have no more to do with the other side; if it is a peer that reads, tell it why."""
         _log.warning("the hub at %s drops a connection: %s", self.hub.claim.place, why)
-        self.abort()
+        transport = self._transport
+        if transport is None or not self._is_known or self.is_stuck:
+            self.abort()
+            return
+        self._transport, self.is_stuck = None, True  # whatever is said from now on goes nowhere
+        transport.write(frame(Kind.BYE, body=packed(f"it dropped this peer: {why}")))
+        transport.close()
+        self.hub.loop.call_later(FLUSH, transport.abort)
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -240,18 +268,29 @@ class Connected(Connection):
 
     def say(self, kind: int, number: int = 0, count: int = 0, body: bytes = b"") -> None:
         """Send a frame when this turn of the loop ends."""
-        self._out.append(frame(kind, number, count, body))
+        said = frame(kind, number, count, body)
+        if kind == Kind.EVENTS or kind == Kind.GIVEN:
+            self._ahead += len(said)
+        else:
+            self._answers += len(said)
+        self._out.append(said)
         self.hub.said(self)
 
     def flush(self) -> None:
         """Send everything that waits, in one piece."""
-        out, self._out = self._out, []
+        out, self._out, self._ahead = self._out, [], 0
         transport = self._transport
         if transport is None or not out:
             return
         transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if transport.get_write_buffer_size() > _UNREAD:
-            self.drop(f"it leaves more than {_UNREAD} bytes unread")
+        unread = transport.get_write_buffer_size()
+        if not unread:
+            self._answers = 0
+        elif unread > _UNREAD and self._answers > _UNREAD:
+            self.drop(f"it leaves more than {_UNREAD} bytes of answers unread")
+            return
+        if self._held_up and not self.is_stuck:
+            self._go_on()
 
     # ------------------------------------------------------------ publishing
 
@@ -312,7 +351,7 @@ class Connected(Connection):
     # ------------------------------------------------------------ reading
 
     def _open(self, number: int, feed: int, body: bytes) -> None:
-        interest: Interest = unpacked(body, Interest)
+        interest: Interest = _sensible(unpacked(body, Interest))
         hub = self.hub
         if feed in self.outlets:
             raise NonsenseError(f"subscription {feed} is there already")
@@ -325,8 +364,9 @@ class Connected(Connection):
             else:
                 is_new = hub.is_new(interest)
                 member = hub.exchange.join(interest)
-                group = hub.group(interest.group)
+                group = hub.group(interest)
                 self.outlets[feed] = MemberOutlet(group, self, feed, member)
+                hub.touch(group)
         except DpcoreError as error:
             self.refuse(number, error)
             return
@@ -362,12 +402,15 @@ class Connected(Connection):
     def _settle(self, feed: int, begun: int, body: bytes) -> None:
         outlet = self.outlets.get(feed)
         if isinstance(outlet, MemberOutlet):
-            outlet.settle(begun, unpacked(body, Settled))
+            outlet.settle(begun, unpacked(body, Outcomes))
 
     # ------------------------------------------------------------ topics
 
     def _declare(self, number: int, _: int, body: bytes) -> None:
         topic, interests = unpacked(body, tuple[str, list[Interest]])
+        for one in interests:
+            if _sensible(one).group is None:
+                raise NonsenseError("a topic is declared for what is no group")
         try:
             fresh = [one for one in interests if self.hub.is_new(one)]
             self.hub.exchange.declare(topic, interests)
@@ -377,7 +420,7 @@ class Connected(Connection):
         for interest in fresh:
             self.hub.want(interest.patterns, 1)
         for interest in interests:
-            self.hub.touch(self.hub.group(interest.group))
+            self.hub.touch(self.hub.group(interest))
         self.say(Kind.ANSWER, number)
 
     def _complete(self, number: int, _: int, body: bytes) -> None:
@@ -397,14 +440,22 @@ class Connected(Connection):
             self._take_back(publication)
         for outlet in self.outlets.values():
             if isinstance(outlet, ReaderOutlet):
-                left = list(outlet.reader.queue)
-                self.hub.exchange.leave(outlet.reader)
-                outlet.reader.queue.extend(left)
-                outlet.touched()
+                outlet.wind_up(self.hub.exchange)
             else:
-                outlet.allowed = 0
-                outlet.end()
+                outlet.wind_up()
         self.say(Kind.ANSWER, number)
+
+
+def _sensible(interest: Interest) -> Interest:
+    """Return *interest* if it is one that a broker asks for."""
+    if not interest.patterns or interest.buffer < 1 or interest.group == "":
+        raise NonsenseError(f"a subscription that cannot be: {interest!r}")
+    try:
+        for pattern in interest.patterns:
+            check_pattern(pattern)
+    except TopicError as error:
+        raise NonsenseError(str(error)) from error
+    return interest
 
 
 def _read_by(outlet: ReaderOutlet | MemberOutlet) -> Any:

@@ -21,7 +21,8 @@ Transport = Literal["unix", "tcp"]
 
 _MOST_BYTES = 107  # of the path of a Unix socket, with the zero that ends it 108
 _KEY = 32
-_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # does not wait for whoever writes to a pipe
 
 
 class Place:
@@ -69,18 +70,24 @@ class Place:
             raise self.refuse(f"{self.path} holds no host and port", "give the path at which the hub serves")
         return socket.AF_INET, (host, int(port))
 
-    def read_key(self) -> bytes:
+    def read_key(self, *, as_hub: bool = False) -> bytes:
         """Return the key, if it is a file that only this user can read; raises FileNotFoundError while there is none."""
-        file = os.open(self.key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        remedy = f"remove it, so that {'a new one is made' if as_hub else 'the hub makes a new one'}"
+        try:
+            file = os.open(self.key, _LOOK)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:  # a link, or a socket
+            raise self.refuse(f"the key file {self.key} cannot be read: {error.strerror}", remedy) from error
         try:
             found = os.fstat(file)
             is_mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
             if not stat.S_ISREG(found.st_mode) or not is_mine:
-                raise self.refuse(f"the key file {self.key} is not a file of this user", "have the hub make one")
+                raise self.refuse(f"the key file {self.key} is not a file of this user", remedy)
             if stat.S_IMODE(found.st_mode) & 0o077 and sys.platform != "win32":
                 raise self.refuse(
                     f"others can read the key file {self.key} (mode {stat.S_IMODE(found.st_mode):04o})",
-                    f"remove it, so that the hub makes a new one; chmod 600 {self.key} if you are sure that nobody did",
+                    f"{remedy}; chmod 600 {self.key} if you are sure that nobody did",
                 )
             key = os.read(file, 4096)
         finally:
@@ -153,22 +160,29 @@ class Claim:
 
     def _key(self) -> bytes:
         place = self.place
-        if place.makes_key:
-            self._made.append(place.key)  # also that of a hub that was killed here
         try:
-            return place.read_key()
+            key = place.read_key(as_hub=True)
+            is_made = place.makes_key  # by a hub that was killed here
         except FileNotFoundError:
+            self._write(place.key, secrets.token_hex(_KEY).encode())
+            key, is_made = place.read_key(as_hub=True), True  # where others may write, it may be another by now
+        if is_made:
             self._made.append(place.key)
-            key = secrets.token_hex(_KEY).encode()
-            self._write(place.key, key)
-            return key
+        return key
 
     def _write(self, path: Path, said: bytes) -> None:
         """Write a file that only this user can read, whole or not at all."""
-        fresh = Path(f"{path}.new")
+        fresh = Path(f"{path}.{secrets.token_hex(8)}")  # a name that nobody can have made before
         with os.fdopen(os.open(fresh, _FRESH, 0o600), "wb") as opened:
-            opened.write(said)
-        fresh.replace(path)
+            try:
+                if hasattr(os, "fchmod"):
+                    os.fchmod(opened.fileno(), 0o600)  # whatever the umask is
+                opened.write(said)
+                opened.flush()
+                fresh.replace(path)
+            except BaseException:
+                fresh.unlink()
+                raise
 
     def _listening(self) -> socket.socket:
         path = self.place.path

@@ -11,12 +11,13 @@ import msgspec
 from dpcore.errors import WireError
 from dpcore.events import Packed, decode_packed_many, encode_many
 
-__all__ = ("SENSELESS", "Sheaf", "Slip", "alone", "bodies", "opened", "slips")
+__all__ = ("NO_PAYLOAD", "Sheaf", "Slip", "alone", "bodies", "fitting", "opened", "slips", "weight")
 
-SENSELESS = b"\xa1\xff"
+NO_PAYLOAD = b"\xa1\xff"
 """A payload that is one whole value and yet none: text that is no UTF-8."""
 
 _BYTES = 1 << 20  # in one piece, where more than one event is in it
+_ENVELOPE = 128  # bytes of an event beside its payload and its headers
 
 
 class Sheaf:
@@ -36,7 +37,7 @@ class Sheaf:
                 self._events = decode_packed_many(self.body)
             except WireError:
                 self._events = []
-            self._events += [Packed(self.topic, msgspec.Raw(SENSELESS))] * (self.count - len(self._events))
+            self._events += [Packed(self.topic, msgspec.Raw(NO_PAYLOAD))] * (self.count - len(self._events))
         return self._events
 
 
@@ -74,6 +75,39 @@ def alone(event: Packed) -> Packed:
     )
 
 
+def weight(event: Any) -> int:
+    """Return about how many bytes *event* takes when it is sent."""
+    if type(event) is Slip:
+        return len(event.sheaf.body) // event.sheaf.count
+    size = len(event.data) + _ENVELOPE
+    if event.headers:
+        size += sum(len(name) + len(value) for name, value in event.headers.items())
+    return size
+
+
+def fitting(events: Sequence[Any], most: int) -> int:
+    """Return how many of *events*, from the first, take about *most* bytes; at least one, and no sheaf is cut for it."""
+    at, end, size = 0, len(events), 0
+    while at < end:
+        event, many = events[at], 1
+        if type(event) is Slip and _is_whole(events, at):
+            many = event.sheaf.count
+            size += len(event.sheaf.body)
+        else:
+            size += weight(event)
+        if at and size > most:
+            return at
+        at += many
+    return end
+
+
+def _is_whole(events: Sequence[Any], at: int) -> bool:
+    """Tell whether all of the sheaf of the slip at *at* is there."""
+    sheaf = events[at].sheaf
+    last = at + sheaf.count - 1
+    return not events[at].index and last < len(events) and type(events[last]) is Slip and events[last].sheaf is sheaf
+
+
 def bodies(events: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
     """Encode *events*, in as few pieces as their size allows; whole sheaves go as they came."""
     at, end = 0, len(events)
@@ -81,13 +115,13 @@ def bodies(events: Sequence[Any]) -> Iterator[tuple[int, bytes]]:
     while at < end:
         event = events[at]
         if type(event) is Slip:
-            sheaf, last = event.sheaf, at + event.sheaf.count - 1
-            if not event.index and last < end and type(events[last]) is Slip and events[last].sheaf is sheaf:
+            sheaf = event.sheaf
+            if _is_whole(events, at):
                 if loose:
                     yield from _pieces(loose)
                     loose = []
                 yield sheaf.count, sheaf.body
-                at = last + 1
+                at += sheaf.count
                 continue
             event = sheaf.events[event.index]
         loose.append(event)

@@ -32,6 +32,8 @@ class HubThread:
         self._settings = max_payload, exchange
         self._thread = threading.Thread(target=self._run, name="dpcore hub", daemon=True)
         self._done: Callable[[], object] | None = None
+        self._is_over = False
+        self._ending = threading.Lock()
         atexit.register(self.kill)
         self._thread.start()
 
@@ -47,15 +49,20 @@ class HubThread:
             asyncio.set_event_loop(None)
             self._loop.close()
             self._claim.release()
-            if self._done is not None:
-                self._done()
+            with self._ending:
+                self._is_over, done = True, self._done
+            if done is not None:
+                done()
 
     def leave(self, drain: float, ring: Callable[[Callable[[], None]], object], ended: Callable[[], None]) -> None:
         """Give readers *drain* seconds to read what is left, then end, and have *ring* call *ended*."""
-        self._done = lambda: ring(ended)
-        self._tell(drain)
-        if not self._thread.is_alive():
+        with self._ending:
+            self._done = lambda: ring(ended)
+            is_over = self._is_over
+        if is_over:  # it failed before, and nobody else will tell
             ended()
+        else:
+            self._tell(drain)
 
     def _tell(self, drain: float) -> None:
         def close() -> None:

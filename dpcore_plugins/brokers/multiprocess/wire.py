@@ -26,7 +26,8 @@ __all__ = (
     "Given",
     "Kind",
     "NonsenseError",
-    "Settled",
+    "Outcome",
+    "Outcomes",
     "Welcome",
     "alike",
     "frame",
@@ -90,11 +91,15 @@ Frame = tuple[int, int, int, bytes]
 """One thing that was said: its kind, a number, a count, and a body."""
 
 
-class Settled(msgspec.Struct, array_like=True):
+Outcome = tuple[int, Literal["nack", "reject", "release"], float, str]
+"""What became of one event that was not acked: its number, what, after how many seconds again, and why."""
+
+
+class Outcomes(msgspec.Struct, array_like=True):
     """What became of events that a member was given, by their numbers."""
 
     acks: list[int] = []
-    others: list[tuple[int, Literal["nack", "reject", "release"], float, str]] = []
+    others: list[Outcome] = []
 
 
 class Given(msgspec.Struct, array_like=True):
