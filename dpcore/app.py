@@ -526,7 +526,10 @@ class App:
                 self._reactions.remove(reaction)
 
     async def serve(self) -> None:
-        """Start the runs that events on ``$run.request`` ask for, until cancelled."""
+        """Start the runs that events on ``$run.request`` ask for, until cancelled.
+
+        Apps on one broker that serve share the requests: each must have the tasks that are asked for.
+        """
         await self.run_on(REQUESTS, name="requests")
         await anyio.sleep_forever()
 

@@ -443,7 +443,7 @@ class Broker(Adapter):
 
         *start* is ``"new"`` or ``"earliest"``, what is retained first: the default of a
         group that nobody has joined before.  *buffer* events wait for it at the most,
-        1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
+        1,024 by default and 10,000 of a group, of whatever size; with more, *overflow* is ``"drop_oldest"``,
         the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
         What is retained is replayed whole, even if that is more than the buffer; until less
         waits than that, ``"block"`` and ``"error"`` take nothing new, and the others drop an
