@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
-import re
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -34,6 +32,7 @@ from dpcore.errors import (
     RunFailedError,
     RunningLoopError,
     RunNotFoundError,
+    SelectionError,
     SettingError,
     TaskError,
     TaskNotFoundError,
@@ -50,7 +49,7 @@ from dpcore.ports import Adapter, Broker, Executor, IOManager, RunStore, Subscri
 from dpcore.ports.broker import subscription
 from dpcore.ports.runstore import RunHistory, RunRecord
 from dpcore.ports.subscription import Acknowledge
-from dpcore.reactions import REQUESTS, Announcer, Params, Reaction
+from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, reaction_name
 from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
@@ -60,7 +59,7 @@ from dpcore.words import nearest, printed
 __all__ = ("App", "Result", "loop_is_running", "run")
 
 _PORTS: Mapping[str, type[Adapter]] = {"broker": Broker, "io": IOManager, "executor": Executor, "store": RunStore}
-_LONGEST_NAME = 60  # of a reaction, as a part of a group's name
+_PLANNED = frozenset({"tags", "root_tasks", "include_upstream", "exclude", "from_run", "strict"})
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
 
 
@@ -467,30 +466,61 @@ class App:
         *params* are run parameters, or a function that makes them of the event.  With no
         *selection*, and no ``tags=`` or ``root_tasks=``, the event says itself what to run: a
         :class:`~dpcore.reactions.RunRequest`.  *arguments* are those of :meth:`run`.  At most *limit*
-        runs run at once.  Apps that share a broker and give the same *name*, by default made of the
-        selection, share the events.  ``await`` what this returns to wait until it listens; what
+        runs run at once.  ``await`` what this returns to wait until it listens; what
         this app publishes waits for that by itself.
 
+        *name* says who shares the work: each event starts one run in all the apps on a broker
+        that give the same name, whichever of them takes it.  By default it is made of pattern and
+        selection; give each service one of its own where several run tasks of one name on the
+        same events.  It is a part of the group's name, ``run-NAME``, and of the runs' ids.
+
+        What is wrong with the selection is told here, so tasks are registered before.
         An event of which no run can be made, because it lacks a parameter, say, goes to the
         dead letters.
         """
         if self._group is None:
             raise AppStateError("is not entered", "enter it first: async with App(...) as app")
-        selectors = [selection] if isinstance(selection, str) or callable(selection) else list(selection)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ArgumentError("limit", limit, "a number of runs, at least 1")
-        known = signature(self.run).parameters
-        for argument in arguments:
-            if argument not in known or argument in ("selection", "run_id", "check"):
-                raise TypeError(f"run_on() takes no {argument!r}{nearest(argument, known)}")
+        if not callable(params):
+            check_argument("params", params, Mapping | None, "a mapping, or a function that makes one of the event")
+        check_argument("name", name, str | None, "a name for those who share the events")
+        selectors = self._selected(selection, arguments)
+        if not chooses(selectors, arguments) and params is not None:
+            raise ArgumentError("params", params, "left out, because without a selection the event has the parameters")
         if name is None:
-            name = _reaction_name([*map(str, map(self._written, selectors)), *(arguments.get("tags") or ())])
+            listed = [selectors, *(arguments.get(argument) or () for argument in ("tags", "root_tasks", "exclude"))]
+            name = reaction_name(pattern, [str(self._written(one)) for given in listed for one in given])
         reading = self.subscribe(pattern, group=f"run-{name}", start="new", ack="manual")
         reaction = Reaction(name, self, reading, selectors, arguments, params, limit)
+        for other in self._reactions:
+            if other.name == name and not other.stopped and not other.does_as(reaction):
+                raise ArgumentError("name", name, f"another than that of {other!r}, which does something else")
         self._reactions.append(reaction)
         self._broker = None  # until it listens
         self._group.start_soon(self._react, reaction)
         return reaction
+
+    def _selected(self, selection: Iterable[Selector], arguments: Mapping[str, Any]) -> list[Selector]:
+        """Return what :meth:`run_on` is to run as a list; raise for what could be said before any event has come."""
+        known = signature(self.run).parameters
+        for argument in arguments:
+            if argument not in known or argument in ("selection", "run_id", "check"):
+                raise TypeError(f"run_on() takes no {argument!r}{nearest(argument, known)}")
+        _check_running({"metadata": None, "fail_fast": False, "keep": "all", **arguments})
+        if isinstance(selection, str) or callable(selection):
+            selection = [selection]
+        check_argument("selection", selection, Iterable, "names of tasks, or what else plan() takes, in a list")
+        selectors = list(selection)
+        if chooses(selectors, arguments) and not isinstance(selectors[0] if selectors else None, Plan):
+            planned = {name: value for name, value in arguments.items() if name in _PLANNED}
+            try:
+                make_plan(*selectors, registry=self.registry, **planned)
+            except PlanningError as error:  # what a task lacks may come with the event
+                faults = [fault for fault in error.exceptions if isinstance(fault, SelectionError | TaskNotFoundError)]
+                if faults:
+                    raise PlanningError("cannot plan", faults) from None
+        return selectors
 
     async def _react(self, reaction: Reaction) -> None:
         try:
@@ -500,7 +530,10 @@ class App:
                 self._reactions.remove(reaction)
 
     async def serve(self) -> None:
-        """Start the runs that events on ``$run.request`` ask for, until cancelled."""
+        """Start the runs that events on ``$run.request`` ask for, until cancelled.
+
+        Apps on one broker that serve share the requests: each must have the tasks that are asked for.
+        """
         await self.run_on(REQUESTS, name="requests")
         await anyio.sleep_forever()
 
@@ -539,11 +572,8 @@ class App:
         """
         _refuse_while_loading()
         check_argument("params", params, Mapping | None, "a mapping from parameter to value")
-        check_argument("metadata", metadata, Mapping | None, "a mapping")
-        check_argument("fail_fast", fail_fast, bool, "True or False")
         check_argument("check", check, bool, "True or False")
-        if not isinstance(keep, str) or keep not in ("all", "leaves"):
-            raise ArgumentError("keep", keep, "'all' or 'leaves'")
+        _check_running({"metadata": metadata, "fail_fast": fail_fast, "keep": keep})
         arguments = {
             "tags": _listed(tags),
             "root_tasks": _listed(root_tasks),
@@ -715,19 +745,18 @@ def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
         raise ArgumentError(kind, value, wanted)
 
 
+def _check_running(arguments: Mapping[str, Any]) -> None:
+    check_argument("metadata", arguments["metadata"], Mapping | None, "a mapping")
+    check_argument("fail_fast", arguments["fail_fast"], bool, "True or False")
+    keep = arguments["keep"]
+    if not isinstance(keep, str) or keep not in ("all", "leaves"):
+        raise ArgumentError("keep", keep, "'all' or 'leaves'")
+
+
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
     return list(selectors)
-
-
-def _reaction_name(parts: Sequence[str]) -> str:
-    """Make a name of what is run that may be a part of a group's."""
-    text = "-".join(parts) or "requests"
-    name = re.sub(r"[^\w-]+", "-", text).strip("-")
-    if name == text and len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _short(value: object) -> str:

@@ -28,7 +28,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from dpcore.errors import AdapterNotMadeError, ConfigError, DpcoreError, SettingError
+from dpcore.errors import AdapterNotMadeError, ArgumentError, ConfigError, DpcoreError, SettingError
 from dpcore.hints import convert
 from dpcore.providers import KINDS
 from dpcore.words import listed, nearest, printed
@@ -496,11 +496,11 @@ def build(
     given = {key: value.value for key, value in values.items() if value.level is not Level.DEFAULT}
     try:
         return cls(**given)
-    except DpcoreError:
-        raise
-    except ValueError as error:
-        raise AdapterNotMadeError(_owner(cls, kind, spec, name), str(error)) from error
     except Exception as error:
+        if isinstance(error, ArgumentError) or (isinstance(error, ValueError) and not isinstance(error, DpcoreError)):
+            raise AdapterNotMadeError(_owner(cls, kind, spec, name), str(error)) from error
+        if isinstance(error, DpcoreError):
+            raise
         error.add_note(f"while making the {_owner(cls, kind, spec, name)}")
         raise
 

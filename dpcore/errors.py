@@ -922,14 +922,14 @@ class BrokerRefusedError(DpcoreError, ConnectionRefusedError):
 
 
 class TopicCompletedError(DpcoreError, ValueError):
-    """A topic was completed, so nothing can be published on it; nothing was."""
+    """A topic was completed, so nothing can be published on it; the event was not."""
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
         self.topic = topic
 
     def __str__(self) -> str:
-        return f"topic {self.topic!r} was completed, so nothing was published; publish on another, or complete it later"
+        return f"topic {self.topic!r} was completed, so the event was not published; publish on another, or complete it later"
 
 
 class BufferFullError(DpcoreError, BufferError):
@@ -941,7 +941,7 @@ class BufferFullError(DpcoreError, BufferError):
 
     def __str__(self) -> str:
         return (
-            f"nothing was published on {self.topic!r}: {self.reader} has no room for more than {counted(self.capacity, 'event')}; "
+            f"the event on {self.topic!r} was not published: {self.reader} has no room for more than {counted(self.capacity, 'event')}; "
             "read faster, give it a larger buffer=, or another overflow="
         )
 
@@ -975,7 +975,7 @@ class PublishTimeoutError(DpcoreError, TimeoutError):
 
     def __str__(self) -> str:
         return (
-            f"nothing was published on {self.topic!r} within {self.timeout:g} seconds, because a reader has no room; "
+            f"the event on {self.topic!r} was not published within {self.timeout:g} seconds, because a reader has no room; "
             "read faster, or give a longer timeout="
         )
 

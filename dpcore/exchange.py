@@ -63,11 +63,6 @@ class Reader:
         return f"a subscription to {' | '.join(self.interest.patterns)!r}"
 
     @property
-    def group(self) -> Reader:
-        """What the room for more events depends on: itself."""
-        return self
-
-    @property
     def overflow(self) -> Overflow:
         """What is done with more than it has room for."""
         return self.interest.overflow
@@ -264,8 +259,8 @@ class Exchange:
         full: Reader | Shard | None = None
         for target in topic.targets:
             if self._room(target) < places:
-                if target.group.overflow == "error":
-                    raise BufferFullError(topic.name, str(target), target.group.buffer)
+                if target.overflow == "error":
+                    raise BufferFullError(topic.name, str(target), target.buffer)
                 full = full or target
         return full
 

@@ -97,6 +97,16 @@ class Shard:
     def __str__(self) -> str:
         return f"group {self.group.name!r}"
 
+    @property
+    def buffer(self) -> int:
+        """How many events it has room for."""
+        return self.group.buffer
+
+    @property
+    def overflow(self) -> Overflow:
+        """What is done with more than it has room for."""
+        return self.group.overflow
+
     def readers(self) -> list[Member]:
         """Return the members that read from here."""
         return [member for member in self.group.members if member.patterns in self.interests]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,14 @@ from typing import Any, Protocol
 import anyio
 import msgspec
 
-from dpcore.errors import ArgumentError, PlanningError, RunExistsError, UnsupportedError
+from dpcore.errors import (
+    ArgumentError,
+    InvalidIdError,
+    PlanningError,
+    RunExistsError,
+    RunNotFoundError,
+    UnsupportedError,
+)
 from dpcore.events import CORRELATION_ID, Event, PayloadReader
 from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
@@ -20,14 +28,25 @@ from dpcore.ports.runstore import RunHistory
 from dpcore.runs import Run
 from dpcore.words import counted, printed
 
-__all__ = ("REQUESTS", "Announcer", "Reaction", "RunFinished", "RunRequest", "RunStarted", "TaskChanged")
+__all__ = (
+    "REQUESTS",
+    "Announcer",
+    "Reaction",
+    "RunFinished",
+    "RunRequest",
+    "RunStarted",
+    "TaskChanged",
+    "chooses",
+    "reaction_name",
+)
 
 REQUESTS = "$run.request"
 """The topic on which runs are asked for, with a :class:`RunRequest`."""
 
 _log = logging.getLogger("dpcore.reactions")
 
-_LAST_WORDS = 5.0  # seconds in which a broker takes what is left to be told of a run
+_TOO_SLOW = "the broker took too long, and was not told of"
+_LONGEST_NAME = 60  # of a reaction, as a part of a group's name
 _MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
 
 Params = Mapping[str, Any] | Callable[[Event], Mapping[str, Any]]
@@ -94,6 +113,9 @@ class TaskChanged(msgspec.Struct, kw_only=True):
 class Announcer:
     """Publishes what happens to one run, where somebody wants to know: an observer of the run, and a task."""
 
+    patience: float = 5.0
+    """Seconds in which a broker takes what is left to be told when the run has ended."""
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._untold: deque[tuple[str, msgspec.Struct]] = deque()
@@ -142,13 +164,11 @@ class Announcer:
             finally:
                 self._ended = True
                 self._wake.set()
-                with anyio.move_on_after(_LAST_WORDS, shield=True):
+                with anyio.move_on_after(self.patience, shield=True):
                     await told.wait()
                 group.cancel_scope.cancel()
                 if self._untold:
-                    _log.warning(
-                        "%s was not told, because the broker took too long", counted(len(self._untold), "change")
-                    )
+                    _log.warning("%s %s", _TOO_SLOW, counted(len(self._untold), "change"))
 
     async def _tell(self, told: anyio.Event) -> None:
         try:
@@ -165,10 +185,11 @@ class Announcer:
         """Publish what is there, in order."""
         async with self._turn:
             while self._untold:
-                topic, told = self._untold.popleft()
+                topic, told = self._untold[0]
                 await self._publish(topic, told)
+                self._untold.popleft()  # what was cancelled was not told
             if self._left_out:
-                _log.warning("%d changes of tasks were not told, because the broker took too long", self._left_out)
+                _log.warning("%s %s of tasks", _TOO_SLOW, counted(self._left_out, "change"))
                 self._left_out = 0
 
     async def _publish(self, topic: str, told: Any) -> None:
@@ -287,6 +308,22 @@ class Reaction:
     def __await__(self) -> Generator[Any, Any, Reaction]:
         return self._ready().__await__()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it starts no more runs."""
+        return self._scope.cancel_called
+
+    def does_as(self, other: Reaction) -> bool:
+        """Tell whether *other* does the same with the same events, so that it does not matter which of them has one."""
+        try:
+            return bool(self._does == other._does)
+        except Exception:  # noqa: BLE001  (what comparing a user's values raises)
+            return False
+
+    @property
+    def _does(self) -> tuple[Any, ...]:
+        return self._subscription.interest.patterns, list(self._selection), self._arguments, self._params
+
     async def begun(self) -> None:
         """Wait until it listens, or cannot."""
         await self._listening.wait()
@@ -367,14 +404,14 @@ class Reaction:
                 if (await self._app.history(run_id)).record.state is not State.RUNNING:
                     return ""  # it has ended, and only its event came back
                 continue
-            except (ArgumentError, PlanningError) as error:
+            except (ArgumentError, InvalidIdError, PlanningError, RunNotFoundError) as error:
                 _log.error("%r: event %s on %r starts no run: %s", self, event.id, event.topic, error)
                 return f"no run can be made of it: {described(error)}"
             return ""
         return ""
 
     def _asked(self, event: Event) -> tuple[Sequence[Any], dict[str, Any]]:
-        if not self._selection and not self._arguments.get("tags") and not self._arguments.get("root_tasks"):
+        if not chooses(self._selection, self._arguments):
             return self._requested(event)
         arguments = dict(self._arguments)
         correlation = (event.headers or {}).get(CORRELATION_ID, event.id)
@@ -413,6 +450,22 @@ class Reaction:
 
 
 _requests = PayloadReader(RunRequest)
+
+
+def chooses(selection: Sequence[Any], arguments: Mapping[str, Any]) -> bool:
+    """Tell whether a reaction says what it runs; otherwise the event does."""
+    return bool(selection or arguments.get("tags") or arguments.get("root_tasks"))
+
+
+def reaction_name(pattern: str, selection: Sequence[str]) -> str:
+    """Make a name of what is read and of what is run that may be a part of a group's."""
+    if pattern == REQUESTS and not selection:
+        return "requests"
+    text = "-".join((str(pattern), *selection))
+    name = re.sub(r"\W+", "-", text).strip("-")
+    if name == text and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _metadata(event: Event, correlation: str, more: Mapping[str, Any] | None) -> dict[str, Any]:

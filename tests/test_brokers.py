@@ -55,6 +55,19 @@ async def test_what_a_broker_lacks_is_refused_in_words():
             await broker.consume("t", group="other", overflow="error").__aenter__()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"overflow": "x"}, "overflow='x' must be one of 'block', 'drop_oldest', 'drop_newest', 'error'"),
+        ({"start": "x"}, "start='x' must be one of 'new', 'earliest'"),
+    ],
+)
+async def test_what_is_none_of_several_words_is_told_what_they_are(arguments, words):
+    with pytest.raises(ArgumentError) as refused:
+        MemoryBroker().subscribe("t", **arguments)
+    assert str(refused.value) == words
+
+
 async def test_members_that_say_nothing_of_buffer_and_policy_take_those_of_their_group():
     async with MemoryBroker() as broker:
         await broker.declare("t", groups=["default"], buffer=7, overflow="error")

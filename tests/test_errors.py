@@ -32,12 +32,12 @@ EXAMPLES = [
     (
         errors.TopicCompletedError("orders.eu"),
         ValueError,
-        "topic 'orders.eu' was completed, so nothing was published; publish on another, or complete it later",
+        "topic 'orders.eu' was completed, so the event was not published; publish on another, or complete it later",
     ),
     (
         errors.BufferFullError("orders.eu", "group 'billing'", 10),
         BufferError,
-        "nothing was published on 'orders.eu': group 'billing' has no room for more than 10 events; read faster, give it a larger buffer=, or another overflow=",
+        "the event on 'orders.eu' was not published: group 'billing' has no room for more than 10 events; read faster, give it a larger buffer=, or another overflow=",
     ),
     (
         errors.DeadlockError("orders.eu", "a subscription to 'orders.*'", 1),
@@ -52,7 +52,7 @@ EXAMPLES = [
     (
         errors.PublishTimeoutError("orders.eu", 2.5),
         TimeoutError,
-        "nothing was published on 'orders.eu' within 2.5 seconds, because a reader has no room; read faster, or give a longer timeout=",
+        "the event on 'orders.eu' was not published within 2.5 seconds, because a reader has no room; read faster, or give a longer timeout=",
     ),
     (
         errors.SubscriptionError(("orders.*", "mail"), "was left", "subscribe once more"),

@@ -1,5 +1,6 @@
 """Events that start runs, events that tell of runs, and events that tasks publish."""
 
+import re
 import threading
 
 import anyio
@@ -12,12 +13,14 @@ from dpcore.errors import (
     ArgumentError,
     BrokerStateError,
     PayloadError,
+    PlanningError,
     RunFailedError,
     TopicCompletedError,
     TopicError,
     UnsupportedError,
 )
-from dpcore.reactions import RunFinished, TaskChanged
+from dpcore.reactions import Announcer, RunFinished, TaskChanged
+from dpcore.runs import Run
 from dpcore_plugins import SqliteRunStore
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +285,21 @@ async def test_the_end_of_a_run_that_its_app_cancels_is_told():
     assert told == ["cancelled"]
 
 
+@pytest.mark.parametrize(("changes", "words"), [(1, "1 change"), (3, "3 changes")])
+async def test_what_a_broker_that_is_too_slow_was_not_told_is_counted(changes, words, caplog):
+    async with App(shop()) as app:
+        broker = await app.broker()
+        await broker.declare("$run.finished", groups=["nobody"], buffer=1)
+        await broker.publish("$run.finished")
+        announcer = Announcer(broker)
+        announcer.patience = 0.0
+        run = Run(app.plan("transform", params=["day"]), "r", io=await app.io(), params={"day": "mon"})
+        async with announcer.telling():
+            for _ in range(changes):
+                announcer.run_changed(run, State.RUNNING, State.SUCCEEDED)
+    assert f"the broker took too long, and was not told of {words}\n" in caplog.text
+
+
 async def test_what_nobody_reads_is_not_told():
     async with App(shop()) as app:
         await app.publish("warm.up")  # the broker is there
@@ -391,7 +409,7 @@ async def test_an_event_of_which_no_run_can_be_made_goes_to_the_dead_letters(par
         await app.run_on("go", ["transform"], params=params)
         await app.publish("go", {})
         letter = await anext(dead)
-        assert letter.topic == "$dead.run-transform.go"
+        assert letter.topic == "$dead.run-go-transform.go"
         assert words in letter.headers["dead-letter-reason"]
     assert "starts no run" in caplog.text
 
@@ -443,6 +461,78 @@ async def test_wrong_arguments_of_run_on_are_told():
             app.run_on("a", limit=0)
         with pytest.raises(TypeError, match="run_on\\(\\) takes no 'tgas'; did you mean 'tags'"):
             app.run_on("a", tgas=["x"])
+        with pytest.raises(TopicError):
+            app.run_on(5, ["transform"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((["nope"],), PlanningError, "nope"),
+        ((["trasnform"],), PlanningError, "did you mean 'transform'"),
+        (([print],), PlanningError, "not a task of the registry"),
+        ((5,), ArgumentError, "selection=5 must be names of tasks"),
+        (([], {"tags": ["nope"]}), PlanningError, "no task has the tag 'nope'"),
+        (([], {"tags": "nope"}), PlanningError, "tags= takes a list"),
+        (([], {"root_tasks": ["nope"]}), PlanningError, "nope"),
+        ((["transform"], {"exclude": ["nope"]}), PlanningError, "nope"),
+        ((["transform"], {"params": 3}), ArgumentError, "params=3 must be a mapping, or a function"),
+        ((["transform"], {"params": [("day", 1)]}), ArgumentError, "must be a mapping, or a function"),
+        (([], {"params": {"day": 1}}), ArgumentError, "must be left out, because without a selection"),
+        ((["transform"], {"metadata": 3}), ArgumentError, "metadata=3 must be a mapping"),
+        ((["transform"], {"keep": "x"}), ArgumentError, "keep='x' must be 'all' or 'leaves'"),
+        ((["transform"], {"fail_fast": 1}), ArgumentError, "fail_fast=1 must be True or False"),
+        ((["transform"], {"name": 5}), ArgumentError, "name=5 must be a name"),
+        ((["transform"], {"name": "a b"}), ArgumentError, "group='run-a b' must be letters"),
+    ],
+)
+async def test_what_no_event_could_mend_is_told_before_one_has_come(arguments, error, words):
+    selection, *named = arguments
+    async with App(shop()) as app:
+        with pytest.raises(error) as told:
+            app.run_on("go", selection, **(named[0] if named else {}))
+        assert words in str(told.value)
+
+
+async def test_two_reactions_of_one_app_that_would_steal_each_other_s_events_need_two_names():
+    async with App(shop()) as app, app.subscribe("$run.finished") as runs:
+        monday, tuesday = {"day": "mon"}, {"day": "tue"}
+        first = app.run_on("go", ["transform"], params=monday)
+        app.run_on("go", ["transform"], params=dict(monday))  # the same, which takes nothing away
+        with pytest.raises(ArgumentError, match="name='go-transform' must be another than that of <Reaction"):
+            app.run_on("go", ["transform"], params=tuesday)
+        with pytest.raises(ArgumentError, match="name='go-transform'"):
+            app.run_on("went", ["transform"], params=monday, name=first.name)
+        app.run_on("go", ["transform"], params=tuesday, name="tuesday")
+        await app.publish("go")
+        params = {(await app.history((await finished(runs)).run_id)).record.params["day"] for _ in range(2)}
+        assert params == {"'mon'", "'tue'"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "selection", "arguments", "name"),
+    [
+        ("go", ["transform"], {}, "go-transform"),
+        ("go", ["transform", "fails"], {}, "go-transform-fails"),
+        ("go", [], {"root_tasks": ["transform"]}, "go-transform"),
+        ("$run.request", [], {}, "requests"),
+        ("$run.*", ["transform"], {}, "run-transform-........"),
+        ("orders.*.paid", [], {}, "orders-paid-........"),
+        ("o" * 80, ["transform"], {}, "o{51}-........"),
+    ],
+)
+async def test_the_name_of_a_reaction_is_made_of_what_it_reads_and_what_it_runs(pattern, selection, arguments, name):
+    async with App(shop()) as app:
+        reaction = app.run_on(pattern, selection, **arguments)
+        assert re.fullmatch(name, reaction.name)
+        reaction.stop()
+        functions = [app.registry[task].call for task in selection]
+        assert re.fullmatch(name, app.run_on(pattern, functions, **arguments).name)
+
+
+async def test_patterns_that_look_alike_in_a_name_have_names_of_their_own():
+    async with App(shop()) as app:
+        assert len({app.run_on(one, ["transform"]).name for one in ("a.b", "a-b", "a.*.b", "a.**.b", "a.b | a-b")}) == 5
 
 
 # ---------------------------------------------------------------- requests
@@ -493,13 +583,31 @@ async def test_a_request_selects_by_tags_root_tasks_and_plans():
         ({"names": ["trasnform"]}, "transform"),
         ({"plan": "nightly"}, "plan='nightly' must be the name or the id of one of the app's plans: none"),
         ("transform", "object"),
+        ({"names": ["fails"], "run_id": "../x"}, "'../x' cannot be a run id"),
+        ({"names": ["fails"], "run_id": "x" * 201}, "longer than 200 bytes"),
+        ({"names": ["fails"], "params": {"": 1}}, "'' is taken by no selected task"),
+        ({"tags": ["none"]}, "none"),
+        ({"root_tasks": ["none"]}, "none"),
+        ({"exclude": ["none"]}, "none"),
     ],
 )
-async def test_a_request_that_makes_no_sense_goes_to_the_dead_letters(request_, words):
+async def test_a_request_that_makes_no_sense_goes_to_the_dead_letters_at_once(request_, words):
     async with App(shop()) as app, app.subscribe("$dead.**") as dead:
         await app.run_on("$run.request")
         await app.publish("$run.request", request_)
-        assert words in (await anext(dead)).headers["dead-letter-reason"]
+        letter = await anext(dead)
+        assert words in letter.headers["dead-letter-reason"]
+        assert letter.headers["dead-letter-attempts"] == "1"
+
+
+@pytest.mark.parametrize("from_run", ["never-was", "../x"])
+async def test_an_event_that_takes_data_from_a_run_that_is_not_there_goes_to_the_dead_letters_at_once(from_run):
+    async with App(shop()) as app, app.subscribe("$dead.**") as dead:
+        await app.run_on("go", ["fails"], from_run=from_run)
+        await app.publish("go")
+        letter = await anext(dead)
+        assert from_run in letter.headers["dead-letter-reason"]
+        assert letter.headers["dead-letter-attempts"] == "1"
 
 
 async def test_an_app_that_serves_takes_requests():

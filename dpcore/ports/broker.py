@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from dpcore.clock import Clock, SystemClock
-from dpcore.errors import ArgumentError, BrokerStateError, PublishTimeoutError, TopicCompletedError
+from dpcore.errors import ArgumentError, BrokerStateError, DpcoreError, PublishTimeoutError, TopicCompletedError
 from dpcore.events import Event, Ids, PayloadReader, check_event, strict
 from dpcore.groups import Interest, Overflow, Start
 from dpcore.ports.adapter import Adapter
@@ -99,12 +99,19 @@ class Broker(Adapter):
 
     @abstractmethod
     async def send(self, events: Sequence[Event]) -> None:
-        """Take *events*, in order; wait where a reader's policy says so.
+        """Take *events*, in order; wait where a reader's policy says so, and let others have their turn among many.
 
         They have an id, a time and a source, and their topics are valid.  If it is
         cancelled or raises, the first of them may have been taken and the others
-        not; a single event is taken whole or not at all.
+        not; a single event is taken whole or not at all.  A broker that knows how
+        many were says so with :meth:`took`.
         """
+
+    @final
+    def took(self, events: Sequence[Event], number: int) -> None:
+        """Hear of a :meth:`send` that does not take all of *events* that it took the first *number* of them."""
+        if len(events) > 1:
+            self._taken[id(events)] = number
 
     @abstractmethod
     async def open(self, interest: Interest) -> Feed:
@@ -192,6 +199,7 @@ class Broker(Adapter):
             raise
         self._renew()
         _ENTERED[id(self)] = self
+        self._taken: dict[int, int] = {}
         self._inbox = Inbox(self)
         self._tasks.start_soon(self._inbox.publish)
         return self
@@ -297,19 +305,30 @@ class Broker(Adapter):
         """Publish each of *data* on *topic*, or each of some events, in order; return the events.
 
         If it raises or is cancelled, the first of them may have been published, and
-        none of those that follow; *timeout* is for all of them together.
+        none of those that follow: a note on the exception says how many, as far as that
+        is known.  *timeout* is for all of them together.
         """
         events = self._stamped_many(topic, data, key, headers, type)
         if len(events) < self._turns:
             self._turns -= len(events)
         else:
             await self._turn()
-        await self._send(events, timeout)
+        try:
+            await self._send(events, timeout)
+        except BaseException as error:
+            taken = self._taken.pop(id(events), None)
+            self._told(events[: taken or 0])
+            if isinstance(error, DpcoreError) and len(events) > 1:
+                error.add_note(_how_far(len(events), taken))
+            raise
+        self._told(events)
+        return events
+
+    def _told(self, events: Sequence[Event]) -> None:
         if self.on_published:
             for event in events:
                 for see in self.on_published:
                     see(event)
-        return events
 
     @final
     async def publish_matching(self, pattern: str, data: Any = None, **arguments: Any) -> list[Event]:
@@ -481,7 +500,7 @@ class Broker(Adapter):
 
         *start* is ``"new"`` or ``"earliest"``, what is retained first: the default of a
         group that nobody has joined before.  *buffer* events wait for it at the most,
-        1,024 by default and 10,000 of a group; with more, *overflow* is ``"drop_oldest"``,
+        1,024 by default and 10,000 of a group, of whatever size; with more, *overflow* is ``"drop_oldest"``,
         the default, ``"block"``, the default of a group, ``"drop_newest"`` or ``"error"``.
         What is retained is replayed whole, even if that is more than the buffer; until less
         waits than that, ``"block"`` and ``"error"`` take nothing new, and the others drop an
@@ -587,7 +606,7 @@ def _interest(
         raise ArgumentError("buffer", buffer, "a number of events, at least 1")
     for name, value, known in (("start", start, Start), ("overflow", overflow, Overflow)):
         if value not in get_args(known):
-            raise ArgumentError(name, value, f"one of {listed(map(repr, get_args(known)))}")
+            raise ArgumentError(name, value, f"one of {listed(get_args(known))}")
     return Interest(patterns=patterns, group=group, start=start, buffer=buffer, overflow=overflow, said=said)
 
 
@@ -595,6 +614,13 @@ def _group(name: str) -> str:
     if not isinstance(name, str) or not _GROUP.fullmatch(name):
         raise ArgumentError("group", name, "letters, digits, '-' and '_', such as 'billing'")
     return name
+
+
+def _how_far(number: int, taken: int | None) -> str:
+    if taken == 0:
+        return f"none of {number} events was published"
+    first = "the first may have been" if taken is None else f"the first {taken} were"
+    return f"of {number} events {first} published, and none of those that follow"
 
 
 def _seconds(timeout: float) -> float:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, final
 from anyio.lowlevel import checkpoint
 
 from dpcore.clock import SystemClock
-from dpcore.errors import QueueClosedError, QueueEmptyError, QueueFullError
+from dpcore.errors import ArgumentError, QueueClosedError, QueueEmptyError, QueueFullError
 from dpcore.ports.adapter import Adapter
 
 __all__ = ("Queue", "Tally")
 
 # A put or get that need not wait lets the event loop go on once in so many calls: each time would cost ten times as much.
 _CALLS_A_TURN = 256
+_EVER = 1e9  # seconds
 
 _now = SystemClock().monotonic
 
@@ -68,10 +69,8 @@ class Queue(Adapter):
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *, size: int = 1024) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"size={size!r} must be at least 1: a queue without a bound only hides that nobody keeps up"
-            )
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ArgumentError("size", size, "at least 1: a queue without a bound only hides that nobody keeps up")
         self.size = size
         self._is_turn = cycle([False] * _CALLS_A_TURN + [True]).__next__
 
@@ -154,7 +153,8 @@ class Queue(Adapter):
     @final
     def put_sync(self, item: Any, timeout: float | None = None) -> None:
         """Put *item* from code that is not async; QueueFullError if there is no room for *timeout* seconds."""
-
+        if timeout is not None:
+            _check_timeout(timeout)
         until = None
         while True:
             try:
@@ -168,6 +168,8 @@ class Queue(Adapter):
     @final
     def get_sync(self, timeout: float | None = None) -> Any:
         """Return the oldest item in code that is not async; QueueEmptyError if there is none for *timeout* seconds."""
+        if timeout is not None:
+            _check_timeout(timeout)
         until = None
         while True:
             try:
@@ -248,13 +250,18 @@ class Queue(Adapter):
         self.close()
 
 
+def _check_timeout(timeout: float) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout != timeout:
+        raise ArgumentError("timeout", timeout, "a number of seconds, or None to wait as long as it takes")
+
+
 class _Until:
     """How long somebody still waits."""
 
     __slots__ = ("_end", "_was_last")
 
     def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else _now() + timeout
+        self._end = None if timeout is None else _now() + min(timeout, _EVER)
         self._was_last = timeout is not None and timeout <= 0
 
     def is_over(self) -> bool:

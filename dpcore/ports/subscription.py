@@ -7,7 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
-from math import inf
+from sys import float_info
 from types import TracebackType
 from typing import Any, Literal, Self
 from weakref import ref
@@ -409,9 +409,9 @@ class Subscription:
             return self._fit.event(event)
         except PayloadError as error:
             self._unfit += 1
-            self._misfit = str(error)
+            self._misfit = writable(str(error))  # it may have words of the user's
             level = logging.WARNING if self._unfit == 1 else logging.DEBUG
-            _log.log(level, "%r leaves out event %s: %s", self, event.id, error)
+            _log.log(level, "%r leaves out event %s: %s", self, event.id, self._misfit)
             return None
 
     # ------------------------------------------------------------ states
@@ -459,7 +459,7 @@ class _Deliveries(AsyncIterator[Delivery]):
 def _delay(delay: float | None) -> float:
     if delay is None:
         return 0.0
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay < inf:
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= float_info.max:
         raise ArgumentError("delay", delay, "a finite number of seconds, at least 0")
     return float(delay)
 

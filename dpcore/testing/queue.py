@@ -21,6 +21,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from dpcore.errors import (
+    ArgumentError,
     ItemNotSentError,
     QueueClosedError,
     QueueEmptyError,
@@ -286,6 +287,19 @@ class QueueConformance(AcrossProcesses, suite=True):
             assert queue.get_sync() == "first"
             put.result(self.patience)
             assert queue.get_sync(timeout=0) == "second"
+
+    @pytest.mark.parametrize("timeout", ["1", True, float("nan"), b""])
+    def test_what_is_no_time_to_wait_is_refused(self, tmp_path: Path, timeout: Any) -> None:
+        """As an ArgumentError, whether there is something to wait for or not; nothing is put or got."""
+        with self.make(tmp_path, size=1) as queue:
+            for _ in range(2):
+                with pytest.raises(ArgumentError, match=r"^timeout=.* must be a number of seconds, or None"):
+                    queue.get_sync(timeout)
+                with pytest.raises(ArgumentError, match=r"^timeout=.* must be a number of seconds, or None"):
+                    queue.put_sync("item", timeout)
+                if queue.empty():
+                    queue.put_sync("item", timeout=10**400)
+            assert queue.qsize() == 1
 
     # ---------------------------------------------------------------- closing
 

@@ -63,14 +63,18 @@ class MemoryBroker(Broker):
     async def send(self, events: Sequence[Event]) -> None:
         """Take *events*; wait for room where a reader's policy says so."""
         sent = turn = 0
-        while sent < len(events):
-            if sent - turn >= _TURN:
-                turn = sent
-                await checkpoint()
-            taken = self._exchange.offer_many(events[sent : sent + _TURN]) if len(events) > sent + 1 else 0
-            if not taken:
-                taken = await self._give(events[sent])
-            sent += taken
+        try:
+            while sent < len(events):
+                if sent - turn >= _TURN:
+                    turn = sent
+                    await checkpoint()
+                taken = self._exchange.offer_many(events[sent : sent + _TURN]) if len(events) > sent + 1 else 0
+                if not taken:
+                    taken = await self._give(events[sent])
+                sent += taken
+        except BaseException:
+            self.took(events, sent)
+            raise
 
     async def _give(self, event: Event) -> int:
         waited: Reader | Shard | None = None

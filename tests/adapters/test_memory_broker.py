@@ -9,8 +9,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import BrokerStateError, BufferFullError, DeadlockError, SubscriptionError
+from dpcore.errors import BrokerStateError, BufferFullError, DeadlockError, PublishTimeoutError, SubscriptionError
 from dpcore.testing import BrokerConformance, FakeClock
+from dpcore.testing.broker.common import elsewhere
 from dpcore_plugins import MemoryBroker
 
 
@@ -164,12 +165,45 @@ async def test_who_has_no_room_is_named():
         with pytest.raises(BufferFullError) as alone:
             await broker.publish("t", 1)
         assert str(alone.value) == (
-            "nothing was published on 't': a subscription to 't | u' has no room for more than 1 event; "
+            "the event on 't' was not published: a subscription to 't | u' has no room for more than 1 event; "
             "read faster, give it a larger buffer=, or another overflow="
         )
         await broker.publish_many("work", range(2))
         with pytest.raises(BufferFullError, match="group 'billing' has no room for more than 2 events"):
             await broker.publish("work", 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "note"),
+    [
+        (0, "of 10 events the first 3 were published, and none of those that follow"),
+        (3, "none of 10 events was published"),
+    ],
+)
+async def test_of_many_events_it_is_told_how_many_were_published(number, note):
+    broker, seen = MemoryBroker(), []
+    broker.on_published = [lambda event: seen.append(event.data)]
+    async with broker, broker.subscribe("t", buffer=3, overflow="error") as events:
+        await broker.publish_many("t", range(number))
+        with pytest.raises(BufferFullError) as refused:
+            await broker.publish_many("t", range(number, number + 10))
+        assert refused.value.__notes__ == [note]
+        assert await data(events, 3) == seen == [0, 1, 2]
+
+
+async def test_those_who_watch_are_told_of_what_was_published_before_a_publisher_gave_up():
+    broker, seen = MemoryBroker(), []
+    broker.on_published = [lambda event: seen.append(event.data)]
+    async with broker, broker.subscribe("t", buffer=3, overflow="block") as events:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.publish_many, "t", range(10))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert await data(events, 3) == seen == [0, 1, 2]
+        with pytest.raises(PublishTimeoutError) as late:
+            await elsewhere(broker.publish_many, "t", range(3, 10), timeout=0.01)
+        assert late.value.__notes__ == ["of 7 events the first 3 were published, and none of those that follow"]
+        assert seen == [0, 1, 2, 3, 4, 5]
 
 
 async def test_a_deadlock_says_who_waits_for_whom_and_what_to_do():

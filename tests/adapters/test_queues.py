@@ -21,7 +21,14 @@ import pytest
 
 from dpcore import Plugins
 from dpcore.config import Config
-from dpcore.errors import AdapterNotMadeError, ItemNotSentError, QueueEmptyError, QueueNotSentError, UnsupportedError
+from dpcore.errors import (
+    AdapterNotMadeError,
+    ArgumentError,
+    ItemNotSentError,
+    QueueEmptyError,
+    QueueNotSentError,
+    UnsupportedError,
+)
 from dpcore.testing import QueueConformance
 from dpcore.testing.suite import leftovers
 from dpcore_plugins import MemoryQueue, MultiprocessQueue
@@ -54,9 +61,9 @@ def test_a_queue_is_made_by_its_name(name, kind):
 
 
 @BOTH
-@pytest.mark.parametrize("size", [None, "x", 1.5])
+@pytest.mark.parametrize("size", [None, "x", 1.5, True])
 def test_a_size_that_is_no_number_is_refused(kind, size):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ArgumentError, match=f"^size={size!r} must be at least 1"):
         kind(size=size)
 
 

@@ -8,9 +8,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import anyio
 import pytest
 
 from dpcore.testing import BrokerConformance
+from dpcore.testing.broker.common import data, patient
+from dpcore_plugins import MemoryBroker
 
 FAULTY = Path(__file__).parent / "faulty_brokers.py"
 
@@ -84,6 +87,24 @@ def test_the_model_catches_it_too(failures, name):
 
 def test_one_without_a_fault_is_not_caught(failures):
     assert failures["Faulty"] == set()
+
+
+@pytest.mark.anyio
+async def test_a_promise_that_is_not_kept_in_time_says_what_it_waited_for_and_what_had_come():
+    async with MemoryBroker() as broker, broker.subscribe("t") as events:
+        await broker.publish_many("t", range(2))
+        with pytest.raises(AssertionError) as told, patient(0.01):
+            await data(events, 3)
+        assert re.fullmatch(
+            r"for 0.01 seconds nothing came of: found.append\(.*\) \(common.py:\d+\), with \[0, 1\] until then",
+            str(told.value),
+        )
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_cannot_be_left_in_time_is_named_by_the_suite():
+    with pytest.raises(AssertionError, match="nothing came of: leaving the broker"), patient(0.01):
+        await anyio.sleep_forever()
 
 
 def test_every_promise_of_a_broker_is_a_sentence():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, ClassVar, TypeVar
 
 import anyio
@@ -14,8 +16,9 @@ from anyio.lowlevel import checkpoint
 
 from dpcore.ports import Broker, Delivery, Subscription
 from dpcore.testing.suite import Conformance
+from dpcore.words import printed
 
-__all__ = ("Promises", "Trouble", "a_moment", "attempts", "data", "elsewhere", "read_to")
+__all__ = ("Promises", "Trouble", "a_moment", "attempts", "data", "elsewhere", "patient", "read_to")
 
 T = TypeVar("T")
 
@@ -66,20 +69,52 @@ class Promises(Conformance, suite=True):
     async def running(self, tmp_path: Path, *capabilities: str) -> AsyncIterator[Broker]:
         """Enter a broker for the length of a block, which is over before one loses patience."""
         broker = self.able(tmp_path, *capabilities)
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker:
                 yield broker
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so that others, perhaps in another process, see to."""
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             while not condition():  # noqa: ASYNC110  (nobody tells)
                 await anyio.sleep(0.001)
 
 
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Have what is in the block over within *seconds*; otherwise say what it waited for, and what had come."""
+    waited = ""
+    with anyio.move_on_after(seconds) as scope:
+        try:
+            yield
+        except BaseException as error:
+            waited = _waited(error)
+            raise
+    if scope.cancelled_caught:
+        raise AssertionError(f"for {seconds:g} seconds nothing came of: {waited or 'leaving the broker'}") from None
+
+
+def _waited(error: BaseException) -> str:
+    """Return the lines of this suite that were waiting when *error* came, and what had come until then."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    lines: list[str] = []
+    for frame, number in walk_tb(error.__traceback__):
+        code = frame.f_code
+        if Path(code.co_filename).parent != Path(__file__).parent or code.co_name in ("patient", "running"):
+            continue
+        lines.append(f"{linecache.getline(code.co_filename, number).strip()} ({Path(code.co_filename).name}:{number})")
+        if "found" in frame.f_locals:
+            lines.append(f"with {printed(frame.f_locals['found'])} until then")
+    return ", ".join(lines)
+
+
 async def data(events: Subscription, count: int) -> list[Any]:
     """Return the payloads of the next *count* events."""
-    return [(await anext(events)).data for _ in range(count)]
+    found: list[Any] = []
+    while len(found) < count:
+        found.append((await anext(events)).data)
+    return found
 
 
 async def read_to(events: Subscription, last: object) -> list[Any]:

@@ -16,7 +16,7 @@ import pytest
 from dpcore.errors import ArgumentError, PayloadError, TopicError
 from dpcore.events import Event
 from dpcore.ports import Broker
-from dpcore.testing.broker.common import Promises, Trouble, data, read_to
+from dpcore.testing.broker.common import Promises, Trouble, data, patient, read_to
 
 __all__ = ("Delivering",)
 
@@ -134,7 +134,7 @@ class Delivering(Promises, suite=True):
     async def test_ids_increase_within_a_source(self, tmp_path: Path) -> None:
         """Also where a broker is entered again, or another one in the same process: that is another source."""
         broker, found = self.make(tmp_path), dict[str, list[str]]()
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             for _ in range(8):
                 async with broker:
                     for event in await broker.publish_many("t", range(3)):
@@ -182,7 +182,7 @@ class Delivering(Promises, suite=True):
         """Where it is asked to be strict, or has to, because it crosses processes; and nothing is sent."""
         broker = self.make(tmp_path)
         broker.strict = "processes" not in broker.capabilities
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker, broker.subscribe("t") as events:
                 with pytest.raises(PayloadError):
                     await broker.publish("t", {"lock": object()})
@@ -360,7 +360,7 @@ class Delivering(Promises, suite=True):
         broker = self.make(tmp_path)
         seen: list[Event] = []
         broker.on_published = [seen.append]
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker, broker.subscribe("t", "u") as events:
                 published = [await broker.publish("t", 0), await broker.publish("u", 1)]
                 published += await broker.publish_many("t", [2, 3])

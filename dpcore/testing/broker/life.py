@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from dpcore.errors import BrokerStateError, SubscriptionError, TopicCompletedError, UnsupportedError
 from dpcore.groups import Start
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, Trouble, data, read_to
+from dpcore.testing.broker.common import Promises, Trouble, data, patient, read_to
 from dpcore.testing.suite import leftovers
 
 __all__ = ("Living",)
@@ -83,7 +83,7 @@ class Living(Promises, suite=True):
     async def test_it_is_used_between_entering_and_leaving(self, tmp_path: Path) -> None:
         """Before and after, whatever is asked of it is a BrokerStateError, and nothing was published."""
         broker = self.make(tmp_path)
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             await self._refuses_all(broker)
             async with broker, broker.subscribe("t") as events:
                 await broker.publish("t", "last")
@@ -111,7 +111,7 @@ class Living(Promises, suite=True):
     async def test_it_is_entered_once_and_left_as_often_as_one_likes(self, tmp_path: Path) -> None:
         """Entering it again while it is entered is a BrokerStateError, and does no harm; after leaving it may be."""
         broker = self.make(tmp_path)
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             for turn in range(3):
                 async with broker:
                     with pytest.raises(BrokerStateError, match="is entered already"):
@@ -150,7 +150,7 @@ class Living(Promises, suite=True):
         """All that was published; then each iteration ends, also in a group."""
         broker = self.make(tmp_path)
         found: dict[str, list[int]] = {"alone": [], "group": []}
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 await tasks.start(self._read_slowly, broker.subscribe("t"), found["alone"])
                 if "groups" in broker.capabilities:
@@ -177,7 +177,7 @@ class Living(Promises, suite=True):
             broker = self.make(tmp_path)
             broker.drain = 0.05 if not fails else 1000.0
             subscription = broker.subscribe("t")
-            with anyio.fail_after(self.patience):
+            with patient(self.patience):
                 try:
                     async with broker:
                         await subscription.__aenter__()
@@ -204,7 +204,7 @@ class Living(Promises, suite=True):
         async def read(events: Subscription) -> None:
             assert [event async for event in events] == []
 
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 full = await broker.subscribe("full", buffer=1, overflow="block").__aenter__()
                 idle = await broker.subscribe("nothing").__aenter__()
@@ -233,7 +233,7 @@ class Living(Promises, suite=True):
             broker = self.make(tmp_path)
             found.clear()
             published.clear()
-            with anyio.fail_after(self.patience):
+            with patient(self.patience):
                 async with anyio.create_task_group() as tasks, broker:
                     await tasks.start(self._read_slowly, broker.subscribe("t", buffer=100_000), found)
                     for who in range(3):
@@ -245,7 +245,7 @@ class Living(Promises, suite=True):
         """At once, with readers and publishers in it; what it holds is given back on that way out, too."""
         broker = self.make(tmp_path)
         broker.drain = 1000.0
-        with anyio.fail_after(self.patience), anyio.CancelScope() as scope:
+        with patient(self.patience), anyio.CancelScope() as scope:
             async with broker, broker.subscribe("t") as events, anyio.create_task_group() as tasks:
                 tasks.start_soon(data, events, 5)
                 await broker.publish("t", 1)

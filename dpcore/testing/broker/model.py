@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio
 from anyio.from_thread import start_blocking_portal
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dpcore.events import Event
 from dpcore.ports import Broker, Delivery, Subscription
+from dpcore.testing.broker.common import patient
 
 __all__ = ("compare_broker",)
 
@@ -136,7 +136,7 @@ def compare_broker(
 
             def wait(self, work: Callable[..., Awaitable[T]], *arguments: Any, **named: Any) -> T:
                 async def patiently() -> T:
-                    with anyio.fail_after(patience):
+                    with patient(patience):
                         return await work(*arguments, **named)
 
                 return portal.call(patiently)

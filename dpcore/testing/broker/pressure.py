@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from dpcore.errors import BufferFullError, DeadlockError, PublishTimeoutError
 from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, read_to
+from dpcore.testing.broker.common import Promises, attempts, data, elsewhere, patient, read_to
 
 __all__ = ("Pressing",)
 
@@ -253,8 +253,9 @@ class Pressing(Promises, suite=True):
             with pytest.raises(PublishTimeoutError, match=r"within 0\.01 seconds"):
                 await elsewhere(broker.publish, "t", "late", timeout=0.01)
             assert await data(events, 2) == [0, 1]
-            with pytest.raises(PublishTimeoutError):
+            with pytest.raises(PublishTimeoutError) as late:
                 await elsewhere(broker.publish_many, "t", range(3, 8), timeout=0.01)
+            assert "of 5 events the first" in "".join(late.value.__notes__)
             assert await data(events, 3) == [2, 3, 4]
             await broker.publish("t", "last", timeout=self.patience)
             assert await read_to(events, "last") == []
@@ -322,7 +323,7 @@ class Pressing(Promises, suite=True):
     async def test_another_task_has_some_time_to_begin_to_read(self, tmp_path: Path) -> None:
         """Where nobody has read yet and only the publisher's task subscribed; after that it is told how long it was."""
         broker = self.able(tmp_path, "blocks")
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             broker.grace = self.patience
             async with broker, broker.subscribe("t", buffer=1, overflow="block") as events:
                 await broker.publish("t", 0)
@@ -520,7 +521,7 @@ class Pressing(Promises, suite=True):
                 ready.set()
                 found.extend([event.data async for event in reader])
 
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 tasks.start_soon(read, broker.subscribe("t"))
                 await to_thread.run_sync(ready.wait)
@@ -543,7 +544,7 @@ class Pressing(Promises, suite=True):
                     found.append(event.data)
                     await checkpoint()
 
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with anyio.create_task_group() as tasks, broker:
                 tasks.start_soon(read, broker.subscribe("t", buffer=1, overflow="block"))
                 await ready.wait()
@@ -558,7 +559,7 @@ class Pressing(Promises, suite=True):
         broker = self.able(tmp_path, "blocks")
         broker.drain = 0.05
         events = broker.subscribe("t", buffer=1, overflow="block")
-        with anyio.fail_after(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
+        with patient(self.patience), caplog.at_level("ERROR", "dpcore.broker"):
             async with broker:
                 await events.__aenter__()
                 await broker.publish("t", 0)

@@ -13,7 +13,7 @@ from dpcore.config import Config
 from dpcore.errors import BrokerLostError
 from dpcore.plugins import Plugins
 from dpcore.ports import Broker
-from dpcore.testing.broker.common import Promises, data
+from dpcore.testing.broker.common import Promises, data, patient
 from dpcore.testing.suite import Writers, moments
 
 __all__ = ("CrossingProcesses",)
@@ -99,7 +99,7 @@ class CrossingProcesses(Promises, suite=True):
     async def test_other_processes_are_told_when_the_broker_is_gone(self, tmp_path: Path) -> None:
         """Their iteration ends or raises BrokerLostError, and publishing raises; nobody waits for ever."""
         broker = self.able(tmp_path, "processes")
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker:
                 there = Writers.of(_read_until_lost, broker.address, "t")
                 writers = there.__enter__()

@@ -18,7 +18,7 @@ from dpcore.errors import ArgumentError, DeliveryError, SubscriptionError, Unsup
 from dpcore.events import Event
 from dpcore.groups import Overflow
 from dpcore.ports import Broker, Subscription
-from dpcore.testing.broker.common import Promises, Trouble, attempts, data, read_to
+from dpcore.testing.broker.common import Promises, Trouble, attempts, data, patient, read_to
 
 __all__ = ("Settling",)
 
@@ -26,6 +26,15 @@ __all__ = ("Settling",)
 @dataclass
 class _Order:
     number: int
+
+
+@dataclass
+class _Picky:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number == 7:
+            raise ValueError("no caf\udce9")
 
 
 async def _with_a_break(events: Subscription) -> None:
@@ -205,7 +214,7 @@ class Settling(Promises, suite=True):
             for reason in (None, 7, b"no", ValueError("no")):
                 with pytest.raises(ArgumentError, match=r"^reason=.* must be a str"):
                     await delivery.reject(reason)  # type: ignore[arg-type]
-            for delay in (-1, math.inf, math.nan, "1", True, Decimal(1)):
+            for delay in (-1, math.inf, math.nan, 10**400, "1", True, Decimal(1)):
                 with pytest.raises(ArgumentError, match=r"^delay=.* must be a finite number of seconds, at least 0"):
                     await delivery.nack(delay)  # type: ignore[arg-type]
             assert not delivery.settled
@@ -368,6 +377,19 @@ class Settling(Promises, suite=True):
             assert [letter.data for letter in letters] == [{"number": "many"}, None]
             assert "number" in (letters[0].headers or {})["dead-letter-reason"]
 
+    async def test_the_words_of_a_type_that_refuses_a_payload_are_escaped_where_no_file_takes_them(
+        self, tmp_path: Path
+    ) -> None:
+        """As those that are given with a rejection; the next event comes all the same."""
+        async with (
+            self.running(tmp_path, "groups") as broker,
+            broker.subscribe("$dead.**") as dead,
+            broker.consume("t", type=_Picky) as events,
+        ):
+            await broker.publish_many("t", [{"number": 7}, {"number": 1}])
+            assert await data(events, 1) == [_Picky(1)]
+            assert "no caf\\udce9" in ((await anext(dead)).headers or {})["dead-letter-reason"]
+
     # ---------------------------------------------------------------- observers
 
     async def test_whoever_observes_is_told_of_each_settled_delivery_once(self, tmp_path: Path) -> None:
@@ -379,7 +401,7 @@ class Settling(Promises, suite=True):
             seen.append((event.data, group, how))
 
         broker.on_settled = [note]
-        with anyio.fail_after(self.patience):
+        with patient(self.patience):
             async with broker:
                 await self._settle_in_all_ways(broker)
         assert Counter(seen) == {

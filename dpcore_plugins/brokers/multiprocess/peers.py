@@ -328,7 +328,7 @@ class Connected(Connection):
                         outlet.tighten()
         if outlets and len(outlets) == len(readers) and not again:
             feeds = [outlet.number for outlet in outlets]
-            self.say(Kind.BLOCKED, publication.number, 0, packed((feeds, str(full), full.group.buffer)))
+            self.say(Kind.BLOCKED, publication.number, 0, packed((feeds, str(full), full.buffer)))
 
     def finished(self, publication: Publication) -> None:
         """Forget a publication, because it is answered."""
