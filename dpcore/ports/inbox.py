@@ -15,7 +15,7 @@ from dpcore.errors import BrokerStateError, BufferFullError, PublishTimeoutError
 from dpcore.events import Event
 from dpcore.ports.subscription import TURN
 
-__all__ = ("Inbox", "ringer")
+__all__ = ("Inbox",)
 
 _INBOX = 1024  # events that wait to be published
 _LAST = 1.0  # seconds that a broker may take to give a publication up
@@ -30,7 +30,7 @@ class Inbox:
         self._broker = broker
         self._events: deque[Event] = deque()
         self._room = threading.Condition()
-        self._ring = ringer()
+        self._ring = _ringer()
         self._thread = threading.get_ident()
         self._armed = False
         self._closed = False
@@ -117,7 +117,7 @@ class Inbox:
                 )
 
 
-def ringer() -> Callable[[Callable[[], None]], object]:
+def _ringer() -> Callable[[Callable[[], None]], object]:
     """Return what has the running event loop call something soon, told from any thread and without waiting."""
     loop: Any = current_token().native_token
     ring: Callable[[Callable[[], None]], object] = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 import anyio
+from anyio.lowlevel import current_token
 
 from dpcore import Broker, Event, Exchange, Feed, Interest
 from dpcore.errors import BrokerRefusedError, BrokerStateError, DpcoreError, PayloadError
 from dpcore.events import encode_many
-from dpcore.ports.inbox import ringer
 from dpcore_plugins.brokers.multiprocess.arrival import connect
 from dpcore_plugins.brokers.multiprocess.feeds import MemberFeed, ReaderFeed
 from dpcore_plugins.brokers.multiprocess.link import Link
@@ -204,7 +205,7 @@ class MultiprocessBroker(Broker):
         hub, self._hub = self._hub, None
         if hub is not None:
             ended = anyio.Event()
-            ring = ringer()
+            ring = _ringer()
             hub.leave(drain, ring, ended.set)
             with anyio.CancelScope(shield=True):
                 await ended.wait()
@@ -290,3 +291,10 @@ class MultiprocessBroker(Broker):
         if isinstance(feed, ReaderFeed):
             feed.begin()
         return feed
+
+
+def _ringer() -> Callable[[Callable[[], None]], object]:
+    """Return what has the running event loop call something soon, told from any thread."""
+    loop: Any = current_token().native_token
+    ring: Callable[[Callable[[], None]], object] = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe
+    return ring
