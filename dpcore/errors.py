@@ -83,6 +83,8 @@ __all__ = (
     "UnsupportedError",
     "UsedOutsideError",
     "WireError",
+    "WorkerLostError",
+    "WorkersNotStartedError",
 )
 
 
@@ -427,6 +429,30 @@ class TaskTimeoutError(DpcoreError, TimeoutError):
             "running": "this executor cannot stop it, so its code may still be running; one that 'kills' can",
         }[self.ending]
         return f"task {self.task!r} took longer than its timeout of {self.timeout:g} s; {rest}"
+
+
+class WorkerLostError(DpcoreError, RuntimeError):
+    """The process that ran a task has died; *said* is the end of what it had printed."""
+
+    def __init__(self, task: str, how: str, said: str = "", for_memory: bool = False) -> None:
+        super().__init__(task, how, said, for_memory)
+        self.task, self.how, self.said, self.for_memory = task, how, said, for_memory
+
+    def __str__(self) -> str:
+        why = " because the machine or its cgroup was out of memory" if self.for_memory else ""
+        last = f"; the last that it printed:\n{self.said.rstrip()}" if self.said.strip() else ""
+        return f"the worker process of task {self.task!r} {self.how}{why}{last}"
+
+
+class WorkersNotStartedError(DpcoreError, RuntimeError):
+    """No worker process can be started, so no job can be done."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"no worker process can be started: {self.problem}"
 
 
 class RunFailedError(DpcoreError, ExceptionGroup[Exception]):

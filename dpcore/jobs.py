@@ -35,6 +35,7 @@ __all__ = (
     "Stream",
     "check_id",
     "described",
+    "load_script",
     "qualified",
     "writable",
 )
@@ -254,17 +255,33 @@ def _script(file: str | None, name: str) -> ModuleType:
     loaded = sys.modules.get("__mp_main__")
     if loaded is not None and getattr(loaded, "__file__", None) == file:
         return loaded
-    # As multiprocessing does for a spawned child: not as __main__, so that a guarded script does not start itself.
+    try:
+        return load_script(file)
+    except ImportError as error:
+        if error.name != "__mp_main__":
+            raise
+        raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file") from None
+
+
+def load_script(file: str, package: str | None = None) -> ModuleType:
+    """Run *file*, the script of another process, for what it defines, and return it as a module.
+
+    As multiprocessing does for a spawned child, not as ``__main__``, so that a guarded
+    script does not start itself.  One that was started as a module of a *package* finds
+    its siblings.  Raises what running it raises; half of it is no script.
+    """
     spec = spec_from_file_location("__mp_main__", file)
     if spec is None or spec.loader is None:
-        raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file")
+        raise ImportError(f"{file} is not a Python file", name="__mp_main__", path=file)
     loaded = module_from_spec(spec)
+    if package:
+        loaded.__package__ = package
     sys.modules["__mp_main__"] = loaded
     vars(loaded)[_LOADING] = file
     try:
         spec.loader.exec_module(loaded)
     except BaseException:
-        del sys.modules["__mp_main__"]  # half of it is no script
+        del sys.modules["__mp_main__"]
         raise
     finally:
         vars(loaded).pop(_LOADING, None)

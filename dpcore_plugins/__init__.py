@@ -67,6 +67,12 @@ _EXECUTORS = (
         target="dpcore_plugins.executors.threads:ThreadsExecutor",
         summary="jobs on threads of this process",
     ),
+    Provider[Any](
+        name="multiprocess",
+        target="dpcore_plugins.executors.multiprocess:MultiprocessExecutor",
+        summary="jobs on worker processes of this machine",
+        capabilities=frozenset({"isolates", "kills"}),
+    ),
 )
 
 _RUN_STORES = (

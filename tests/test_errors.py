@@ -207,6 +207,24 @@ EXAMPLES = [
         TimeoutError,
         "task 't' took longer than its timeout of 1.5 s; it was stopped",
     ),
+    (
+        errors.WorkerLostError("t", "was killed by SIGKILL", "at row 7\n", for_memory=True),
+        RuntimeError,
+        (
+            "the worker process of task 't' was killed by SIGKILL because the machine or its cgroup was out of memory; "
+            "the last that it printed:\nat row 7"
+        ),
+    ),
+    (
+        errors.WorkerLostError("t", "exited with code 7"),
+        RuntimeError,
+        "the worker process of task 't' exited with code 7",
+    ),
+    (
+        errors.WorkersNotStartedError("ImportError: no module named 'dpcore'"),
+        RuntimeError,
+        "no worker process can be started: ImportError: no module named 'dpcore'",
+    ),
     (errors.RunFailedError("run r failed", [ValueError("x")]), ExceptionGroup, "run r failed (1 sub-exception)"),
     (errors.RunCancelledError("r", "it was asked for"), RuntimeError, "run 'r' was cancelled: it was asked for"),
     (

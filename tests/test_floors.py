@@ -11,12 +11,13 @@ import pytest
 import dpcore
 import dpcore.errors
 import dpcore.events
+import dpcore.jobs
 import dpcore.topics
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*ROOT.glob("dpcore/**/*.py"), *ROOT.glob("dpcore_plugins/**/*.py")])
 ADAPTERS = sorted(ROOT.glob("dpcore_plugins/*/**/*.py"))
-PUBLIC = {one.__name__: one.__all__ for one in (dpcore, dpcore.errors, dpcore.events, dpcore.topics)}
+PUBLIC = {one.__name__: one.__all__ for one in (dpcore, dpcore.errors, dpcore.events, dpcore.jobs, dpcore.topics)}
 
 # Where a heavy dependency may be loaded on first use: whole floors, and single imports with their reasons in the code.
 DEFERRING = ("dpcore_plugins/", "dpcore/cli/", "dpcore/testing/", "dpcore/hints/")

@@ -1,0 +1,196 @@
+"""A job as it is sent to a worker: what many jobs share goes once, and is named by a number after that."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections import OrderedDict
+from types import FunctionType
+from typing import Any
+
+import msgspec
+
+from dpcore import Job, Ref
+from dpcore.jobs import Function, Stream
+
+__all__ = ("MOST_KNOWN", "Order", "Orders", "Shared", "pickled")
+
+_MOST_SHARED = 128  # things at once that are sent only once
+MOST_KNOWN = 256  # of them that a worker is taken to have
+_MOST_KEPT = 2 * MOST_KNOWN  # of them that it has: also what jobs need that it was sent before the latest
+_MOST_NAMES = 1024
+
+
+class Order(msgspec.Struct, array_like=True, frozen=True):
+    """A job; *io*, *params* and *metadata* are numbers of what was sent before, 0 for nothing."""
+
+    run_id: str
+    task: str
+    attempt: int
+    index: int | None
+    function: bytes
+    is_named: bool
+    io: int
+    params: int
+    metadata: int
+    refs: dict[str, Ref]
+    items: dict[str, Stream]
+    rest: bytes
+    positional: tuple[str, ...]
+    streams: bool
+    is_async: bool
+    on_trio: bool
+    timeout: float | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Order).decode
+
+
+class Shared:
+    """What many jobs need, by number: the program's side."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._known: OrderedDict[int, tuple[int, object, bytes]] = (
+            OrderedDict()
+        )  # by id, which is held while it is here
+        self._names: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
+
+    def need(self, thing: object) -> tuple[int, bytes]:
+        """Return the number of *thing*, 0 of what is empty, and how it is sent."""
+        known = self._known.get(id(thing))
+        if known is not None:
+            return known[0], known[2]
+        if thing == {}:
+            return 0, b""
+        sent = pickled(thing)
+        self._last += 1
+        self._known[id(thing)] = self._last, thing, sent
+        if len(self._known) > _MOST_SHARED:
+            self._known.popitem(last=False)
+        return self._last, sent
+
+    def function(self, function: Function) -> tuple[bytes, bool]:
+        """Return how to find *function*, and whether it has a name; what has none may have changed since it went last."""
+        known = self._names.get(id(function.call))
+        if known is not None:
+            return known[1], True
+        locator = function.locator
+        if locator is None:
+            return pickled(function.call), False
+        name = pickle.dumps(locator)
+        self._names[id(function.call)] = function.call, name
+        if len(self._names) > _MOST_NAMES:
+            self._names.popitem(last=False)
+        return name, True
+
+    def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
+        """Return a job as it is sent, and what it needs beside that, by number."""
+        function, is_named = self.function(job.function)
+        refs, items = job.inputs, {}
+        if any(type(source) is not Ref for source in refs.values()):
+            refs = {name: source for name, source in job.inputs.items() if type(source) is Ref}
+            items = {name: source for name, source in job.inputs.items() if type(source) is not Ref}
+        rest = pickled((job.arguments, job.nominal)) if job.arguments or job.nominal is not None else b""
+        needs = self.need(job.io), self.need(job.params), self.need(job.metadata)
+        order = (
+            job.run_id, job.task, job.attempt, job.index, function, is_named, needs[0][0], needs[1][0], needs[2][0],
+            refs, items, rest, job.positional, job.streams, job.is_async, on_trio, job.timeout,
+        )  # fmt: skip
+        return _encode(order), needs
+
+
+class Orders:
+    """What many jobs need, by number: the worker's side."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[int, bytes] = OrderedDict()
+        self._things: dict[int, Any] = {}
+        self._functions: OrderedDict[bytes, Function] = OrderedDict()
+
+    def define(self, number: int, sent: bytes) -> None:
+        """Keep what was sent, for the job that needs it first: to load it may fail."""
+        self._sent[number] = sent
+        if len(self._sent) > _MOST_KEPT:
+            gone, _ = self._sent.popitem(last=False)
+            self._things.pop(gone, None)
+
+    def read(self, body: bytes) -> Order:
+        """Return what was ordered."""
+        return _decode(body)
+
+    def job(self, order: Order) -> Job:
+        """Return the job; raises whatever loading raises of what the user has made."""
+        arguments, nominal = pickle.loads(order.rest) if order.rest else ({}, None)
+        return Job(
+            run_id=order.run_id,
+            task=order.task,
+            function=self._function(order),
+            io=self._thing(order.io),
+            attempt=order.attempt,
+            index=order.index,
+            inputs={**order.refs, **order.items},
+            arguments=arguments,
+            positional=order.positional,
+            streams=order.streams,
+            is_async=order.is_async,
+            timeout=order.timeout,
+            params=self._thing(order.params),
+            metadata=self._thing(order.metadata),
+            nominal=nominal,
+        )
+
+    def _function(self, order: Order) -> Function:
+        if not order.is_named:
+            return Function(pickle.loads(order.function))
+        function = self._functions.get(order.function)
+        if function is None:
+            function = Function.find(*pickle.loads(order.function))
+            self._functions[order.function] = function
+            if len(self._functions) > _MOST_NAMES:
+                self._functions.popitem(last=False)
+        return function
+
+    def _thing(self, number: int) -> Any:
+        if not number:
+            return {}
+        if number not in self._things:
+            self._things[number] = pickle.loads(self._sent[number])
+        return self._things[number]
+
+
+def pickled(thing: object) -> bytes:
+    """Pickle *thing*: by the names of what it holds, and by value where that has none in any other process."""
+    try:
+        sent = pickle.dumps(thing)
+        if hasattr(sys.modules["__main__"], "__file__") or b"__main__" not in sent:
+            return sent
+    except Exception as error:  # noqa: BLE001  (whatever a value's own pickling raises)
+        cause: Exception | None = error
+    else:
+        cause = None  # of a prompt or a notebook, which no other process can import
+    try:
+        return _by_value(thing)
+    except Exception as error:
+        if cause is not None:
+            raise error from cause
+        raise
+
+
+def _by_value(thing: object) -> bytes:
+    import io
+
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Takes by name what another process finds in the script, so that its classes are the same there."""
+
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, type | FunctionType) and Function(value).locator is not None:
+                return NotImplemented
+            return super().reducer_override(value)
+
+    into = io.BytesIO()
+    Pickler(into).dump(thing)
+    return into.getvalue()

@@ -1,0 +1,279 @@
+"""Who does which job, and what becomes of the jobs of a worker that is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+import anyio
+
+from dpcore import Job, Line, Outcome, State
+from dpcore.errors import WorkerLostError, WorkersNotStartedError
+from dpcore_plugins.executors.multiprocess.loops import running_loop
+from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memory
+from dpcore_plugins.executors.multiprocess.orders import Shared
+from dpcore_plugins.executors.multiprocess.script import script_of_program
+from dpcore_plugins.executors.multiprocess.template import Template
+from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, OUTCOME, READY
+from dpcore_plugins.executors.multiprocess.worker import Call, Worker
+from dpcore_plugins.executors.multiprocess.working import Hello, done
+
+__all__ = ("Pool",)
+
+_log = logging.getLogger("dpcore.executors.multiprocess")
+
+_MOST_FAILURES = 4  # workers, one after the other, that die before they are ready
+_BACKOFF = 0.05  # seconds to wait after the first of them; twice as long after each more
+_PATIENCE = 5.0  # seconds in which the system removes what was killed
+
+
+class Pool:
+    """The worker processes of one executor on one event loop.
+
+    They are started when there is work for them, up to *most*.  A job is stopped by
+    stopping its worker; one that did not end after *grace* seconds is killed.
+    """
+
+    def __init__(self, most: int, grace: float) -> None:
+        self._most, self._grace = most, grace
+        self._loop = running_loop()
+        self._template: Template | None = None
+        self._workers: dict[int, Worker] = {}
+        self._idle: list[Worker] = []
+        self._pending: deque[Call] = deque()
+        self._shared = Shared()
+        self._worker_numbers, self._call_numbers = count(1), count(1)
+        self._failures = 0
+        self._wait: Callable[[], object] | None = None  # after workers that could not start
+        self._is_closing = False
+        self._killed_for_memory = kills_for_memory()
+
+    # ---------------------------------------------------------------- giving and taking back
+
+    def prepare(self) -> None:
+        """Start the template, which takes a moment to import what it needs."""
+        if self._template is None or self._template.is_gone:
+            self._template = Template(self._loop, self._forked, self._died, self._lost_template)
+
+    def give(self, job: Job, line: Line) -> Call:
+        """Have a job done by the next worker that is free."""
+        order, needs = self._shared.order(job, on_trio=self._loop.is_trio)
+        call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs)
+        self._place(call)
+        return call
+
+    def _place(self, call: Call) -> None:
+        if self._idle:
+            self._hand(self._idle.pop(), call)
+        elif len(self._workers) < self._most and self._wait is None:
+            self._start(call)
+        else:
+            self._pending.append(call)
+
+    def _hand(self, worker: Worker, call: Call) -> None:
+        worker.give(call)
+        if worker.is_ready and len(worker.calls) == 1:
+            self._next_begins(worker)
+
+    def _next_begins(self, worker: Worker) -> None:
+        """Take it that the first job of a worker begins; one that has a timeout says so when it has been loaded."""
+        if worker.calls and worker.calls[0].job.timeout is None:
+            worker.calls[0].begin()
+
+    def _feed(self) -> None:
+        """Give what waits to who can take it."""
+        while self._pending and (self._idle or (len(self._workers) < self._most and self._wait is None)):
+            self._place(self._pending.popleft())
+
+    async def withdraw(self, call: Call) -> None:
+        """Have a job not done; one that has begun is stopped, and has ended when this returns."""
+        worker = call.worker
+        if worker is None:
+            if call in self._pending:
+                self._pending.remove(call)
+            return
+        back = worker.unbegun()
+        self._pending.extendleft(one for one in reversed(back) if one is not call)
+        if call in back:
+            self._free(worker)
+        elif worker.calls and worker.calls[-1] is call:
+            self._stop(worker)
+            await worker.dead.wait()
+        self._feed()  # else it has ended already, and that is on its way
+
+    def _stop(self, worker: Worker) -> None:
+        worker.is_doomed = True
+        if self._template is not None:
+            self._template.stop(worker.number, self._grace)
+
+    def _free(self, worker: Worker) -> None:
+        if worker.is_ready and not worker.calls and not worker.is_doomed and worker not in self._idle:
+            self._idle.append(worker)
+
+    # ---------------------------------------------------------------- workers
+
+    def _start(self, call: Call) -> None:
+        self.prepare()
+        assert self._template is not None
+        worker = Worker(next(self._worker_numbers), self._loop, self._hear)
+        self._workers[worker.number] = worker
+        script, package = script_of_program()
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        worker.greet(Hello(path, _folder(), script, package))
+        worker.give(call)
+        self._template.fork(worker.number, worker.files)
+
+    def _forked(self, number: int, pid: int) -> None:
+        self._workers[number].pid = pid
+        self._workers[number].leave_files()
+
+    def _hear(self, worker: Worker, kind: int, number: int, body: bytes) -> None:
+        if kind in (DONE, OUTCOME):
+            call = worker.calls.popleft()
+            assert call.number == number, f"worker {worker.number} speaks of job {number}, and is at {call.number}"
+            call.begin()
+            if kind == DONE:
+                seconds, where = done(body)
+                call.end(
+                    Outcome(
+                        state=State.SUCCEEDED,
+                        result=call.job.ref,
+                        duration=seconds,
+                        attempt=call.job.attempt,
+                        where=where,
+                        worker=f"{worker.pid}/MainThread",
+                    )
+                )
+            else:
+                self._end_otherwise(call, body)
+            if worker.calls:
+                self._next_begins(worker)
+            else:
+                self._free(worker)
+                self._feed()
+        elif kind == BEGUN:
+            worker.calls[0].begin()
+        elif kind == READY:
+            worker.is_ready = True
+            self._failures = 0
+            self._next_begins(worker)
+            self._free(worker)
+            self._feed()
+        elif kind == HUNG_UP and self._template is not None and not worker.is_doomed:
+            worker.is_doomed = True
+            self._leave_out(worker)
+            self._template.stop(worker.number, 0)  # if it is not dead already, nobody hears of it any more
+
+    def _end_otherwise(self, call: Call, body: bytes) -> None:
+        try:
+            outcome = pickle.loads(body)
+        except Exception as error:  # noqa: BLE001  (an event that the body has published may hold anything)
+            call.end(None, error)
+        else:
+            call.end(outcome)
+
+    # ---------------------------------------------------------------- what is lost
+
+    def _died(self, number: int, status: int | None) -> None:
+        """Take it that a worker is dead: what it had not begun goes to others, and costs nobody anything."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        worker.drain()
+        self._leave_out(worker)
+        self._pending.extendleft(reversed(worker.unbegun()))
+        how = "could not be started" if status is None else ended(status)
+        memory = self._is_for_memory(status)
+        while worker.calls:
+            call = worker.calls.popleft()
+            call.begin()
+            error = WorkerLostError(call.job.task, how, for_memory=memory)
+            call.end(
+                Outcome(
+                    state=State.FAILED,
+                    error=error,
+                    attempt=call.job.attempt,
+                    task=call.job.task,
+                    worker=str(worker.pid),
+                )
+            )
+        del self._workers[number]
+        worker.close()
+        if not worker.is_ready and not worker.is_doomed:
+            self._failed_to_start(f"a worker {how}")
+        self._feed()
+
+    def _leave_out(self, worker: Worker) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+
+    def _is_for_memory(self, status: int | None) -> bool:
+        if status != 9 or self._killed_for_memory is None:
+            return False
+        before, self._killed_for_memory = self._killed_for_memory, kills_for_memory()
+        return self._killed_for_memory is not None and self._killed_for_memory > before
+
+    def _lost_template(self, said: str) -> None:
+        """Take it that the template is dead, and with it all workers."""
+        self._template = None
+        for worker in [*self._workers.values()]:
+            worker.is_ready = worker.is_ready or bool(said)  # counted once, here
+            self._died(worker.number, 9)
+        if not self._is_closing:
+            self._failed_to_start(said or "the process that forks them has died")
+
+    def _failed_to_start(self, why: str) -> None:
+        self._failures += 1
+        if self._failures >= _MOST_FAILURES or "Error: " in why:
+            self._failures = 0
+            waiting, self._pending = self._pending, deque()
+            for call in waiting:
+                call.end(None, WorkersNotStartedError(why))
+        elif self._wait is None:
+            _log.warning("a worker process could not be started: %s", why)
+            self._wait = self._loop.later(_BACKOFF * 2**self._failures, self._try_again)
+
+    def _try_again(self) -> None:
+        self._wait = None
+        self._feed()
+
+    # ---------------------------------------------------------------- the end
+
+    async def close(self) -> None:
+        """End all workers: idle ones by themselves, others as if they were told to stop; nothing of them is left."""
+        self._is_closing = True
+        if self._wait is not None:
+            self._wait()
+        for call in self._pending:
+            call.end(None, WorkersNotStartedError("the executor was left"))
+        self._pending.clear()
+        if self._template is None:
+            return
+        if not self._workers:
+            self._template.abandon()
+            return
+        with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace + _PATIENCE):
+            workers = [*self._workers.values()]
+            for worker in workers:
+                if worker.calls or not worker.is_ready:
+                    self._stop(worker)
+                elif not worker.is_doomed:
+                    worker.dismiss()
+            self._idle.clear()
+            for worker in workers:
+                await worker.dead.wait()
+        self._template.close()
+        for worker in [*self._workers.values()]:
+            worker.close()
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return ""

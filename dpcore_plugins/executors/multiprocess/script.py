@@ -1,0 +1,50 @@
+"""The program's script as its workers see it: it answers to ``__main__``, and is loaded when something of it is needed."""
+
+from __future__ import annotations
+
+import sys
+from types import FunctionType, ModuleType
+from typing import Any
+
+from dpcore.jobs import load_script
+
+__all__ = ("Script", "script_of_program")
+
+
+class Script(ModuleType):
+    """Stands where ``__main__`` stands until something in it is asked for, and is the script from then on.
+
+    What it defines says of itself that it is of ``__main__``, as it does in the program:
+    so values pickle by the same names on both sides, and in any later run of the script.
+    """
+
+    def __init__(self, file: str, package: str | None) -> None:
+        super().__init__("__main__")
+        self.__file__ = file
+        self.__dict__["__dpcore_package__"] = package
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        loaded = sys.modules.get("__mp_main__")
+        if loaded is None:
+            loaded = load_script(self.__file__ or "", self.__dict__["__dpcore_package__"])
+            _rename(vars(loaded))
+            sys.modules["__main__"] = loaded
+        return getattr(loaded, name)
+
+
+def _rename(names: dict[str, Any]) -> None:
+    for thing in [*names.values()]:
+        if isinstance(thing, type | FunctionType) and thing.__module__ == "__mp_main__":
+            thing.__module__ = "__main__"
+            if isinstance(thing, type):
+                _rename(dict(vars(thing)))
+
+
+def script_of_program() -> tuple[str | None, str | None]:
+    """Return the file of this program's script and the package it was started in; None for what there is not."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    file = getattr(main, "__file__", None)
+    return file, spec.parent if spec is not None else None

@@ -1,0 +1,114 @@
+"""The program's end of the template."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from dpcore_plugins.executors.multiprocess.forking import ASK, DIED, FORK, FORKED, STOP, TELL
+from dpcore_plugins.executors.multiprocess.loops import Loop
+
+__all__ = ("Template",)
+
+# What it imports is what the program would: the path comes first.  What goes wrong is told.
+_BEGIN = """
+import sys, socket, pickle
+control = socket.socket(fileno=int(sys.argv[1]))
+sys.path[:] = pickle.loads(control.recv(int(sys.argv[2]), socket.MSG_WAITALL))
+try:
+    from dpcore_plugins.executors.multiprocess.forking import serve
+except BaseException as error:
+    control.sendall(f"!{type(error).__name__}: {error}".encode(errors="replace"))
+    raise SystemExit(1)
+serve(control, int(sys.argv[3]))
+"""
+_PATIENCE = 5.0  # seconds in which it ends when it is told so
+
+
+class Template:
+    """A process that forks workers; *forked*, *died* and *lost* are called with what it says."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        forked: Callable[[int, int], object],
+        died: Callable[[int, int | None], object],
+        lost: Callable[[str], object],
+    ) -> None:
+        self._forked, self._died, self._lost = forked, died, lost
+        self._said = b""
+        self._control, there = socket.socketpair()
+        path = pickle.dumps([entry for entry in sys.path if isinstance(entry, str)])
+        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BEGIN]  # type: ignore[attr-defined]
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(there.fileno()), str(len(path)), str(os.getpid())],
+                pass_fds=(there.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # so that Ctrl-C is the program's alone
+            )
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            there.close()
+        self._control.sendall(path)
+        self._control.settimeout(0)
+        self._unwatch = loop.reading(self._control.fileno(), self._hear)
+        self.is_gone = False
+
+    def fork(self, number: int, files: list[int]) -> None:
+        """Have it fork worker *number*, which gets *files*."""
+        self._ask(FORK, number, 0, files)
+
+    def stop(self, number: int, grace: float) -> None:
+        """Have it stop a worker, and kill it if it lives after *grace* seconds; at once if that is 0."""
+        self._ask(STOP, number, int(grace * 1000), [])
+
+    def _ask(self, what: int, number: int, grace: int, files: list[int]) -> None:
+        with suppress(OSError):  # it is gone, and that is heard in a moment
+            socket.send_fds(self._control, [ASK.pack(what, number, grace)], files)
+
+    def _hear(self) -> None:
+        try:
+            data = self._control.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._said += data
+        while len(self._said) >= TELL.size and not self._said.startswith(b"!"):
+            what, number, value = TELL.unpack_from(self._said)
+            self._said = self._said[TELL.size :]
+            if what == FORKED:
+                self._forked(number, value)
+            elif what == DIED:
+                self._died(number, value)
+            else:
+                self._died(number, None)
+        if not data and not self.is_gone:
+            said = self._said[1:].decode(errors="replace")
+            self.close()
+            self._lost(said)
+
+    def close(self) -> None:
+        """End it; the workers that are left, with it."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._unwatch()
+            self._control.close()
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def abandon(self) -> None:
+        """End it at once, whatever it is at: it has no workers."""
+        self._process.kill()
+        self.close()

@@ -1,0 +1,277 @@
+"""A worker process: does one job after the other, and says how each went."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import sys
+import traceback as tracebacks
+from collections import deque
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import Any
+
+import msgspec
+
+from dpcore import Job, Outcome, Ref, State, perform, perform_async
+from dpcore.jobs import Function
+from dpcore_plugins.executors.multiprocess.orders import Order, Orders
+from dpcore_plugins.executors.multiprocess.script import Script
+from dpcore_plugins.executors.multiprocess.wire import (
+    BEGUN,
+    DEFINE,
+    DONE,
+    DROP,
+    HELLO,
+    JOB,
+    OUTCOME,
+    READ,
+    READY,
+    Cut,
+    frame,
+)
+
+__all__ = ("Hello", "done", "work")
+
+_done = struct.Struct("!d")
+
+
+class Hello(msgspec.Struct):
+    """How a worker is to be as the program is; all of it is there before any code of the user's runs."""
+
+    path: list[str]
+    folder: str
+    script: str | None = None
+    package: str | None = None
+
+
+def work(files: list[int]) -> int:
+    """Do jobs until the program wants no more, and return the exit code."""
+    try:
+        return _work(files)
+    except BaseException:  # noqa: BLE001  (the end of a process; nobody else is there to see it)
+        tracebacks.print_exc()
+        return 1
+
+
+def _work(files: list[int]) -> int:
+    channel = socket.socket(fileno=files[0])
+    channel.settimeout(None)
+    _silence_input()
+    worker = _Worker(channel, files[1])
+    signal.signal(signal.SIGTERM, worker.stop)
+    try:
+        worker.serve()
+    except (_GoneError, _Stopped, OSError):
+        pass  # the program has gone, or wants no more of this worker
+    finally:
+        with suppress(Exception):
+            worker.close()
+    return 0
+
+
+class _GoneError(Exception):
+    """The program wants no more jobs done."""
+
+
+class _Stopped(BaseException):
+    """Raised in the body of a task that is to end."""
+
+
+class _Worker:
+    def __init__(self, channel: socket.socket, tokens: int) -> None:
+        self._channel, self._tokens = channel, tokens
+        self._cut = Cut()
+        self._jobs: deque[tuple[int, bytes]] = deque()
+        self._dropped = 0
+        self._orders = Orders()
+        self._hello: Hello | None = None
+        self._is_stopping = False
+        self._loops: Any = None
+        self._cancel: Any = None  # what cancels the coroutine that runs
+        self._ready = select.poll()
+        for file in (channel.fileno(), tokens):
+            self._ready.register(file, select.POLLIN)
+
+    # ---------------------------------------------------------------- being told
+
+    def serve(self) -> None:
+        while True:
+            number, body = self._next()
+            said = self._do(number, self._orders.read(body))
+            if self._is_stopping:
+                return
+            self._say(said)
+
+    def _next(self) -> tuple[int, bytes]:
+        """Wait for a job, and take it: it is ours once its token is."""
+        while True:
+            if not self._jobs:
+                self._read()
+                continue
+            try:
+                token = os.read(self._tokens, 1)
+            except BlockingIOError:  # the program has taken it back, and says so
+                if any(file == self._channel.fileno() for file, _ in self._ready.poll()):
+                    self._read()
+                continue
+            if not token:
+                raise _GoneError
+            while self._dropped & 0xFF != token[0]:  # said before this token was written
+                self._read()
+            return self._jobs.popleft()
+
+    def _read(self) -> None:
+        data = self._channel.recv(READ)
+        if not data:
+            raise _GoneError
+        for kind, number, body in self._cut.cut(data):
+            if kind == JOB:
+                self._jobs.append((number, body))
+            elif kind == DEFINE:
+                self._orders.define(number, body)
+            elif kind == DROP:
+                self._dropped += 1
+                self._jobs = deque(job for job in self._jobs if job[0] != number)
+            elif kind == HELLO:
+                self._begin(pickle.loads(body))
+
+    def _say(self, said: bytes) -> None:
+        self._channel.sendall(said)
+
+    def _begin(self, hello: Hello) -> None:
+        if self._hello is None:
+            with suppress(OSError):  # the program's folder is gone; what needs one says so
+                os.chdir(hello.folder)
+            self._say(frame(READY))
+        self._hello = hello
+        sys.path[:] = hello.path
+        if hello.script is not None and "__mp_main__" not in sys.modules:
+            sys.modules["__main__"] = Script(hello.script, hello.package)
+
+    # ---------------------------------------------------------------- doing
+
+    def _do(self, number: int, order: Order) -> bytes:
+        try:
+            job = self._orders.job(order)
+        except BaseException as error:  # noqa: BLE001  (whatever the user's module raises when it is imported)
+            return _told(number, order, _failed(order, error))
+        if job.timeout is not None:
+            self._say(frame(BEGUN, number))
+        outcome = self._perform(job, order)
+        if outcome.state is State.SUCCEEDED and not outcome.events and outcome.result == job.ref:
+            where = outcome.where.encode("utf-8", "surrogatepass")
+            return frame(DONE, number, _done.pack(outcome.duration) + where)
+        return _told(number, order, outcome)
+
+    def _perform(self, job: Job, order: Order) -> Outcome:
+        if not job.is_async:
+            return _fresh().run(perform, job)
+        if order.on_trio:
+            return _fresh().run(self._on_trio, job)
+        return self._on_asyncio(job)
+
+    def _on_asyncio(self, job: Job) -> Outcome:
+        import asyncio
+
+        if self._loops is None:
+            self._loops = asyncio.Runner()
+        loop = self._loops.get_loop()
+        task = loop.create_task(perform_async(job), context=_fresh())
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            outcome: Outcome = loop.run_until_complete(task)
+        finally:
+            self._cancel = None
+            if left := asyncio.all_tasks(loop):  # what the body has begun and not awaited
+                for one in left:
+                    one.cancel()
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        return outcome
+
+    def _on_trio(self, job: Job) -> Outcome:
+        import trio
+
+        async def main() -> Outcome:
+            token = trio.lowlevel.current_trio_token()
+            with trio.CancelScope() as scope:
+                self._cancel = lambda: token.run_sync_soon(scope.cancel)
+                return await perform_async(job)
+            raise _Stopped
+
+        try:
+            return trio.run(main)
+        finally:
+            self._cancel = None
+
+    # ---------------------------------------------------------------- ending
+
+    def stop(self, *_: object) -> None:
+        """End the job that runs, which may clean up, and then this process: what SIGTERM means here."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        if self._cancel is not None:
+            self._cancel()
+        else:
+            raise _Stopped
+
+    def close(self) -> None:
+        """Do what a program does at its end."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._loops is not None:
+            self._loops.close()
+        import atexit
+
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+
+
+def done(body: bytes) -> tuple[float, str]:
+    """Return the seconds that a job took that has succeeded, and where its value is."""
+    return _done.unpack_from(body)[0], body[_done.size :].decode("utf-8", "surrogatepass")
+
+
+def _told(number: int, order: Order, outcome: Outcome) -> bytes:
+    try:
+        return frame(OUTCOME, number, pickle.dumps(outcome))
+    except Exception as error:  # noqa: BLE001  (an event that the body has published may hold anything)
+        return frame(OUTCOME, number, pickle.dumps(_failed(order, error)))
+
+
+def _failed(order: Order, error: BaseException) -> Outcome:
+    """Return the outcome of a job whose body is that *error*."""
+
+    def fail() -> None:
+        raise error
+
+    return perform(
+        Job(run_id=order.run_id, task=order.task, function=Function(fail), io=_Nothing(), attempt=order.attempt)
+    )
+
+
+class _Nothing:
+    """What a job that fails has to do with I/O."""
+
+    def save(self, ref: Ref, value: object) -> str:
+        raise NotImplementedError
+
+    def load(self, ref: Ref) -> Any:
+        raise NotImplementedError
+
+
+def _fresh() -> Context:
+    return copy_context()
+
+
+def _silence_input() -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  (it is open for as long as the process lives)
