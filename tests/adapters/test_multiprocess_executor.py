@@ -2,10 +2,554 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+import sniffio
+
+from dpcore import App, Job, State
+from dpcore.errors import TaskTimeoutError, WorkerLostError, WorkersNotStartedError
+from dpcore.jobs import Function
 from dpcore.testing import ExecutorConformance
-from dpcore_plugins import MultiprocessExecutor
+from dpcore.testing.executor import Recorder
+from dpcore_plugins import FilesystemIO, MultiprocessExecutor
+from dpcore_plugins.executors.multiprocess.machine import cores
+from tests.adapters import dying
+
+pytestmark = pytest.mark.anyio
+BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+PATIENCE = 30.0
 
 
 class TestMultiprocess(ExecutorConformance):
     def make(self, tmp_path):
         return MultiprocessExecutor(workers=3)
+
+
+class Bench:
+    """Gives jobs to an executor, and loads what they gave."""
+
+    def __init__(self, executor: MultiprocessExecutor, folder: Path) -> None:
+        self.executor, self.folder = executor, folder
+        self.io = FilesystemIO(path=folder / "results")
+        self.count = 0
+
+    def job(self, call, **arguments) -> Job:
+        self.count += 1
+        fields = {"is_async": call.__name__.endswith("_async"), "streams": call is dying.stay_generating}
+        return Job(
+            run_id="r", task=f"t{self.count}", function=Function(call), io=self.io, arguments=arguments, **fields
+        )
+
+    async def outcome(self, call, **arguments):
+        with anyio.fail_after(PATIENCE):
+            return await self.executor.run(self.job(call, **arguments), Recorder())
+
+    async def value(self, call, **arguments):
+        outcome = await self.outcome(call, **arguments)
+        assert outcome.state is State.SUCCEEDED, outcome.error
+        return self.io.load(outcome.result)
+
+    async def begun(self, many: int = 1) -> list[int]:
+        """Wait until so many jobs have begun; return their processes."""
+        with anyio.fail_after(PATIENCE):
+            while len(found := [*self.folder.glob("*.begun")]) < many:
+                await anyio.sleep(0.001)
+        return [int(file.stem) for file in found]
+
+
+@pytest.fixture
+async def bench(anyio_backend, tmp_path):
+    async with MultiprocessExecutor(workers=2) as executor:
+        yield Bench(executor, tmp_path)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process lives that is not only waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def gone(pids: list[int], seconds: float = PATIENCE) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(map(lives, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+# ---------------------------------------------------------------- death
+
+DEATHS = {
+    "SIGKILL": "was killed by SIGKILL",
+    "SIGTERM": None,  # what the executor itself says to a worker that is to end
+    "SIGUSR1": "was killed by SIGUSR1",
+    "segfault": "was killed by SIGSEGV",
+    "abort": "was killed by SIGABRT",
+    "exit": "exited with code 7",
+    "nothing": "exited with code 0",
+    "files": "closed its connection to the program, and was killed",
+}
+
+
+@BOTH
+@pytest.mark.parametrize("how", [how for how, said in DEATHS.items() if said])
+async def test_a_death_in_any_way_is_one_failed_attempt_with_its_cause(bench, how):
+    lost = await bench.outcome(dying.end, how=how)
+    assert lost.state is State.FAILED
+    assert isinstance(lost.error, WorkerLostError)
+    assert str(lost.error) == f"the worker process of task 't1' {DEATHS[how]}"
+    assert await bench.value(dying.pid) not in (os.getpid(), int(lost.worker.partition("/")[0]))
+
+
+@BOTH
+async def test_a_thread_of_the_body_that_ends_the_process_is_a_death_too(bench):
+    assert "exited with code 3" in str((await bench.outcome(dying.end_of_thread)).error)
+
+
+@BOTH
+async def test_a_death_is_not_the_siblings(bench):
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.outcome, dying.pid)
+        lost = await bench.outcome(dying.end, how="SIGKILL")
+        pids = {await bench.value(dying.pid) for _ in range(5)}
+    assert isinstance(lost.error, WorkerLostError)
+    assert len(pids) <= 2
+
+
+@BOTH
+async def test_a_worker_that_dies_while_it_is_idle_costs_nobody_anything(bench):
+    """Also when nobody has noticed yet, and the next job is given to it."""
+    for _ in range(5):
+        pid = await bench.value(dying.pid)
+        os.kill(pid, signal.SIGKILL)
+        assert await bench.value(dying.pid) != pid
+
+
+@BOTH
+async def test_the_death_of_the_template_is_survived(bench):
+    """It takes all workers along: what they were at has failed, and others come."""
+    template = parent(await bench.value(dying.pid))
+    async with anyio.create_task_group() as group:
+        outcomes = []
+
+        async def stay() -> None:
+            outcomes.append(await bench.outcome(dying.stay, folder=str(bench.folder)))
+
+        group.start_soon(stay)
+        pids = await bench.begun()
+        os.kill(template, signal.SIGKILL)
+    assert isinstance(outcomes[0].error, WorkerLostError)
+    assert gone(pids)
+    assert await bench.value(dying.pid) not in pids
+
+
+@BOTH
+async def test_a_task_that_kills_its_worker_is_not_retried_beyond_its_retries(tasks, plugins, tmp_path):
+    @tasks.task(max_retries=3)
+    def crashes() -> None:
+        with (tmp_path / "ran").open("a") as file:
+            file.write("x")
+        os._exit(9)
+
+    @tasks.task
+    def is_well() -> int:
+        return 1
+
+    async with App(tasks, executor="multiprocess?workers=1", plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            result = await app.run(check=False)
+    assert (tmp_path / "ran").read_text() == "xxxx"
+    assert result.outcomes["crashes"].attempt == 4
+    assert result.state is State.FAILED
+    assert result["is_well"] == 1
+
+
+# ---------------------------------------------------------------- timeouts and cancelling
+
+
+@BOTH
+@pytest.mark.parametrize("call", [dying.stay, dying.stay_async, dying.stay_generating, dying.stay_in_c])
+async def test_a_timeout_stops_whatever_runs(tasks, plugins, tmp_path, call):
+    """Plain code, a coroutine that blocks, a generator, code in C: its process is gone, and nobody else's is."""
+    tasks.task(name="stays", timeout=1.0)(call)
+
+    @tasks.task
+    def sibling() -> int:
+        return os.getpid()
+
+    async with App(tasks, executor="multiprocess?workers=2&grace=0.2", plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            result = await app.run(params={"folder": str(tmp_path)}, check=False)
+            again = await app.run("sibling")
+    outcome = result.outcomes["stays"]
+    assert outcome.state is State.TIMED_OUT
+    assert isinstance(outcome.error, TaskTimeoutError)
+    assert str(outcome.error).endswith("it was stopped")
+    assert not outcome.still_running
+    pids = [int(file.stem) for file in tmp_path.glob("*.begun")]
+    assert pids
+    assert not any(map(lives, pids))
+    assert again["sibling"] == result["sibling"]
+
+
+@BOTH
+async def test_code_that_is_stopped_cleans_up_first(bench):
+    await cancelled(bench, dying.stay)
+    assert [*bench.folder.glob("*.cleaned")]
+
+
+@BOTH
+async def test_code_that_will_not_end_is_killed_after_the_grace(bench):
+    pids = await cancelled(bench, dying.stay_in_spite_of_all)
+    assert [*bench.folder.glob("*.cleaned")]
+    assert not any(map(lives, pids))
+
+
+@BOTH
+async def test_what_a_task_has_started_ends_with_it(bench):
+    await cancelled(bench, dying.stay_with_a_child)
+    assert gone([int(file.stem) for file in bench.folder.glob("*.child")])
+
+
+async def cancelled(bench, call) -> list[int]:
+    """Have a job begin, and cancel it; return its process, which is dead."""
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.executor.run, bench.job(call, folder=str(bench.folder)), Recorder())
+            pids = await bench.begun()
+            group.cancel_scope.cancel()
+    assert not any(map(lives, pids))
+    assert await bench.value(dying.pid) not in pids
+    return pids
+
+
+@BOTH
+async def test_leaving_it_stops_what_runs(anyio_backend, tmp_path):
+    outcomes = []
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group, MultiprocessExecutor(workers=2) as executor:
+            bench = Bench(executor, tmp_path)
+
+            async def stay() -> None:
+                try:
+                    outcomes.append((await bench.outcome(dying.stay, folder=str(tmp_path))).state)
+                except WorkersNotStartedError as error:
+                    outcomes.append(str(error))
+
+            for _ in range(3):
+                group.start_soon(stay)
+            pids = await bench.begun(2)
+    assert not any(map(lives, pids))
+    waited = "no worker process can be started: the executor was left"
+    assert sorted(outcomes) == sorted([State.FAILED, State.FAILED, waited])
+
+
+KILLED = """
+import anyio, sys
+from pathlib import Path
+import dpcore
+from tests.adapters import dying
+
+tasks = dpcore.Registry()
+for name in "ab":
+    tasks.task(name=name)(dying.stay)
+
+if __name__ == "__main__":
+    dpcore.run(registry=tasks, executor="multiprocess?workers=2", params={"folder": sys.argv[1]})
+"""
+
+
+def test_workers_and_template_end_when_the_program_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    with subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(ROOT)}) as program:
+        deadline = time.monotonic() + PATIENCE
+        while len(found := [*tmp_path.glob("*.begun")]) < 2:
+            assert program.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        workers = [int(file.stem) for file in found]
+        template = parent(workers[0])
+        assert template != program.pid
+        program.kill()
+    assert gone([*workers, template])
+
+
+ROOT = Path(__file__).parents[2]
+
+
+# ---------------------------------------------------------------- what it is given
+
+NO_WORKERS = """
+import sys
+import dpcore
+tasks = dpcore.Registry()
+tasks.task(name="one")(print)
+if __name__ == "__main__":
+    sys.executable = sys.argv[1]
+    try:
+        dpcore.run(registry=tasks, executor="multiprocess")
+    except ExceptionGroup as error:
+        raise SystemExit(f"{error.exceptions[0]}")
+"""
+
+
+@pytest.mark.parametrize("executable", ["/bin/false", "/nowhere/python"])
+def test_where_no_worker_can_be_started_an_error_says_so(tmp_path, executable):
+    script = tmp_path / "alone.py"
+    script.write_text(NO_WORKERS)
+    ended = subprocess.run([sys.executable, script, executable], capture_output=True, text=True, timeout=PATIENCE)
+    assert "no worker process can be started: " in ended.stderr
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers):
+    with pytest.raises(ValueError, match=f"workers={workers} must be at least 1"):
+        MultiprocessExecutor(workers=workers)
+
+
+def test_a_grace_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"grace=-1 must be a number of seconds, 0 or more"):
+        MultiprocessExecutor(grace=-1)
+
+
+def test_there_are_as_many_workers_as_this_process_may_use_cores():
+    assert 1 <= MultiprocessExecutor().slots == cores() <= len(os.sched_getaffinity(0))
+
+
+# ---------------------------------------------------------------- the program's script
+
+SCRIPT = """
+import os, pickle, sys
+from dataclasses import dataclass
+from enum import Enum
+from dpcore import Registry, run, task
+
+tasks = Registry()
+loads = open("loads", "a")
+loads.write(f"{__name__}\\n")
+loads.close()
+
+class Colour(Enum):
+    RED = 1
+
+class Mine(Exception):
+    def __init__(self, code, why):
+        super().__init__(why)
+        self.code = code
+
+    def __reduce__(self):
+        return Mine, (self.code, self.args[0])
+
+@dataclass
+class Point:
+    x: int
+    class Inner:
+        pass
+
+    def __eq__(self, other):
+        return isinstance(other, Point) and other.x == self.x
+
+@tasks.task
+def make() -> Point:
+    return Point(1)
+
+@tasks.task
+def move(make: Point) -> tuple[Point, Colour, Point.Inner]:
+    assert isinstance(make, Point), type(make)
+    return Point(make.x + 1), Colour.RED, Point.Inner()
+
+@tasks.task
+def compare(move, given) -> int:
+    assert isinstance(given, Point) and isinstance(move[0], Point)
+    return os.getpid()
+
+by = 10
+carried = Registry()
+carried.task(name="carried")(lambda: (Point(by), Point))
+
+@tasks.task(max_retries=1, retry_on=[Mine])
+def fails() -> None:
+    raise Mine(7, "no")
+
+if __name__ == "__main__":
+    result = run(registry=tasks, executor="multiprocess?workers=2", io="filesystem:results", params={"given": Point(5)}, check=False)
+    point, colour, inner = result["move"]
+    assert isinstance(point, Point) and point == Point(2), point
+    assert colour is Colour.RED and type(inner) is Point.Inner
+    assert result["compare"] != os.getpid()
+    error = result.outcomes["fails"].error
+    assert type(error) is Mine and error.code == 7, repr(error)
+    assert result.outcomes["fails"].attempt == 2
+    value, kind = run(registry=carried, executor="multiprocess")["carried"]
+    assert kind is Point and value == Point(10), (value, kind)
+    print("all is well")
+"""
+
+
+def started(folder: Path, *arguments: str | Path, **fields) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=2 * PATIENCE, cwd=folder, **fields
+    )
+
+
+def test_the_classes_of_a_script_are_the_same_on_both_sides(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ended = started(tmp_path, "script.py")
+    assert ended.stdout == "all is well\n", ended.stderr
+    assert (tmp_path / "loads").read_text().split()[0] == "__main__"
+    assert set((tmp_path / "loads").read_text().split()[1:]) == {"__mp_main__"}
+
+
+def test_what_a_script_has_stored_is_read_by_its_next_run_too(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ended = started(tmp_path, "script.py")
+    assert ended.stdout == "all is well\n", ended.stderr
+    stored = [*(tmp_path / "results").rglob("*.pkl")]
+    assert stored
+    assert not [file for file in stored if b"__mp_main__" in file.read_bytes()]
+
+
+def test_a_script_that_was_started_as_a_module_finds_its_siblings(tmp_path):
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "prices.py").write_text("PRICE = 7\n")
+    (package / "flow.py").write_text(
+        "import dpcore\n"
+        "from .prices import PRICE\n"
+        "@dpcore.task\n"
+        "def price() -> int:\n"
+        "    return PRICE\n"
+        "if __name__ == '__main__':\n"
+        "    print(dict(dpcore.run(executor='multiprocess')))\n"
+    )
+    ended = started(tmp_path, "-m", "shop.flow")
+    assert ended.stdout == "{'price': 7}\n", ended.stderr
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
+    (tmp_path / "bare.py").write_text(
+        "import dpcore\n@dpcore.task\ndef one() -> int:\n    return 1\ndpcore.run(executor='multiprocess')\n"
+    )
+    ended = started(tmp_path, "bare.py")
+    assert ended.returncode == 1
+    assert 'put what starts it under: if __name__ == "__main__":' in ended.stderr
+
+
+def test_what_has_no_file_is_carried(tmp_path):
+    lines = (
+        "import dpcore\nclass Point:\n    x = 3\n\n"
+        "def make() -> Point:\n    return Point()\n\n"
+        "def look(make) -> int:\n    assert type(make) is Point\n    return make.x\n\n"
+        "tasks = dpcore.Registry()\n_ = tasks.task(make); _ = tasks.task(look)\n"
+        "result = dpcore.run(registry=tasks, executor='multiprocess')\n"
+        "print(result['look'], type(result['make']) is Point)\n"
+    )
+    ended = started(tmp_path, "-c", lines)
+    assert ended.stdout == "3 True\n", ended.stderr
+
+
+# ---------------------------------------------------------------- how a worker is as the program is
+
+
+def test_path_and_folder_of_the_program_hold_in_workers(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "found_later.py").write_text("def two() -> int:\n    return 2\n")
+    (tmp_path / "script.py").write_text(
+        "import os, sys, anyio, dpcore\n"
+        "tasks = dpcore.Registry()\n"
+        "@tasks.task\n"
+        "def where() -> str:\n"
+        "    return os.getcwd()\n"
+        "async def main():\n"
+        "    async with dpcore.App(tasks, executor='multiprocess?workers=1') as app:\n"
+        "        os.chdir('elsewhere')\n"
+        "        print((await app.run())['where'] == os.getcwd())\n"
+        "        sys.path.insert(0, '../later')\n"
+        "        sys.path[0] = os.path.abspath(sys.path[0])\n"
+        "        @tasks.task\n"
+        "        def two() -> int:\n"
+        "            import found_later\n"
+        "            return found_later.two()\n"
+        "        print((await app.run('two'))['two'])\n"
+        "if __name__ == '__main__':\n"
+        "    anyio.run(main)\n"
+    )
+    ended = started(tmp_path, "script.py")
+    assert ended.stdout == "True\n2\n", ended.stderr
+
+
+def test_a_module_that_workers_cannot_import_is_a_failed_attempt_that_says_which(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import sys, types, dpcore\n"
+        "made = types.ModuleType('made_up')\n"
+        "made.__file__ = '/nowhere/made_up.py'\n"
+        "exec('def one() -> int: return 1', vars(made))\n"
+        "sys.modules['made_up'] = made\n"
+        "tasks = dpcore.Registry()\n"
+        "tasks.task(made.one)\n"
+        "if __name__ == '__main__':\n"
+        "    result = dpcore.run(registry=tasks, executor='multiprocess', check=False)\n"
+        "    print(result.outcomes['one'].state, result.outcomes['one'].error)\n"
+    )
+    ended = started(tmp_path, "script.py")
+    assert ended.stdout.startswith("failed "), ended.stderr
+    assert "made_up" in ended.stdout
+    assert "/nowhere" in ended.stdout
+
+
+@BOTH
+async def test_a_result_that_does_not_load_is_said_by_who_reads_it(tasks, plugins):
+    tasks.task(name="broken")(dying.does_not_load)
+
+    @tasks.task
+    def reads(broken) -> None:
+        raise AssertionError("it never comes to this")
+
+    async with App(tasks, executor="multiprocess?workers=1", plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            result = await app.run(check=False)
+    assert result.outcomes["broken"].state is State.SUCCEEDED
+    assert "it was well when it was stored" in str(result.outcomes["reads"].error)
+
+
+@BOTH
+async def test_a_task_that_is_registered_when_the_workers_run_already_is_known_to_them(tasks, plugins):
+    """D-X16."""
+    tasks.task(name="first")(dying.pid)
+    async with App(tasks, executor="multiprocess?workers=1", plugins=plugins) as app:
+        first = (await app.run())["first"]
+        tasks.task(name="second")(dying.pid)
+        tasks.task(name="third")(lambda: os.getpid())
+        assert dict(await app.run("second", "third")) == {"second": first, "third": first}
+
+
+@BOTH
+async def test_a_coroutine_finds_the_loop_of_the_one_before(bench):
+    """It is made once per worker; on trio, whose loops end with what they run, once per job."""
+    kinds, loops = zip(*[await bench.value(dying.loop_async) for _ in range(3)], strict=True)
+    assert {*kinds} == {sniffio.current_async_library()}
+    assert kinds[0] == "trio" or len({*loops}) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_coroutine_that_leaves_tasks_behind_leaves_none(bench):
+    first = await bench.value(dying.leave_task_async)
+    assert first == 2
+    assert await bench.value(dying.leave_task_async) == 2

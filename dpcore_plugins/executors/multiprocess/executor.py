@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Self
 
 import anyio
 
 from dpcore import Executor, Job, Line, Outcome
+from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.machine import cores
 from dpcore_plugins.executors.multiprocess.pool import Pool
 
@@ -44,12 +46,13 @@ class MultiprocessExecutor(Executor):
         """Have a worker do *job*."""
         if self._pool is None:  # made here, because it belongs to the loop that runs
             self._pool = Pool(self.workers, self.grace)
-        call = self._pool.give(job, line)
+        pool = self._pool
+        call = pool.give(job, line)
         try:
             await call.ended.wait()
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._pool.withdraw(call)
+                await pool.withdraw(call)
             raise
         if call.outcome is None:
             assert call.error is not None
@@ -58,7 +61,8 @@ class MultiprocessExecutor(Executor):
 
     async def __aenter__(self) -> Self:
         self._pool = Pool(self.workers, self.grace)
-        self._pool.prepare()
+        with suppress(WorkersNotStartedError):  # said when there is something to do
+            self._pool.prepare()
         return self
 
     async def __aexit__(

@@ -21,12 +21,12 @@ from typing import NoReturn
 from dpcore_plugins.executors.multiprocess.machine import die_with_parent
 from dpcore_plugins.executors.multiprocess.working import work
 
-__all__ = ("ASK", "DIED", "FORK", "FORKED", "REFUSED", "STOP", "TELL", "serve")
+__all__ = ("ASK", "BURY", "DIED", "FORK", "FORKED", "KILLED", "REFUSED", "STOP", "TELL", "serve")
 
 ASK = struct.Struct("!BII")  # what, which worker, milliseconds of grace
-FORK, STOP = 1, 2
+FORK, STOP, BURY = 1, 2, 3  # to bury is to kill what does not end by itself
 TELL = struct.Struct("!BIi")  # what, which worker, process id or status or errno
-FORKED, DIED, REFUSED = 1, 2, 3
+FORKED, DIED, REFUSED, KILLED = 1, 2, 3, 4
 _FILES = 8  # at most, that come with a request
 
 
@@ -45,7 +45,7 @@ class _Template:
         self._control = control
         self._processes: dict[int, int] = {}  # by number
         self._numbers: dict[int, int] = {}  # by process id
-        self._due: list[tuple[float, int]] = []  # when which worker is to be killed
+        self._due: list[tuple[float, int, int]] = []  # when which worker is to be killed, and why
         self._is_over = False
         self._woken, waker = os.pipe()
         for end in (self._woken, waker):
@@ -71,7 +71,10 @@ class _Template:
                     self._is_over = True
             self._reap()
             while self._due and self._due[0][0] <= monotonic():
-                self._signal(heapq.heappop(self._due)[1], signal.SIGKILL)
+                _, number, what = heapq.heappop(self._due)
+                if what == BURY and not self._is_dead(number):
+                    self._tell(KILLED, number, 0)
+                self._signal(number, signal.SIGKILL)
         for number in [*self._processes]:
             self._signal(number, signal.SIGKILL)
         os._exit(0)
@@ -88,9 +91,9 @@ class _Template:
         if what == FORK:
             self._fork(number, files)
         elif number in self._processes:
-            if grace:
+            if what == STOP and grace:
                 self._signal(number, signal.SIGTERM)
-            heapq.heappush(self._due, (monotonic() + grace / 1000, number))
+            heapq.heappush(self._due, (monotonic() + grace / 1000, number, what))
         return True
 
     def _fork(self, number: int, files: list[int]) -> None:
@@ -139,6 +142,12 @@ class _Template:
         except (ProcessLookupError, PermissionError):
             with suppress(ProcessLookupError):  # it has no group yet
                 os.kill(process, which)
+
+    def _is_dead(self, number: int) -> bool:
+        try:
+            return os.waitid(os.P_PID, self._processes[number], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def _reap(self) -> None:
         while self._processes:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from dpcore import Job, Ref
+from dpcore.errors import FunctionNotFoundError
 from dpcore.jobs import Function, Stream
 
 __all__ = ("MOST_KNOWN", "Order", "Orders", "Shared", "pickled")
@@ -146,7 +147,7 @@ class Orders:
             return Function(pickle.loads(order.function))
         function = self._functions.get(order.function)
         if function is None:
-            function = Function.find(*pickle.loads(order.function))
+            function = _found(*pickle.loads(order.function))
             self._functions[order.function] = function
             if len(self._functions) > _MOST_NAMES:
                 self._functions.popitem(last=False)
@@ -158,6 +159,19 @@ class Orders:
         if number not in self._things:
             self._things[number] = pickle.loads(self._sent[number])
         return self._things[number]
+
+
+def _found(module: str, file: str | None, name: str) -> Function:
+    try:
+        return Function.find(module, file, name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and misses another
+        problem = (
+            f"workers have no module {error.name!r}, which the program has from {file}; install it, or have its folder "
+            f"on the path, which is {', '.join(sys.path)}"
+        )
+        raise FunctionNotFoundError(f"{module}.{name}", problem) from error
 
 
 def pickled(thing: object) -> bytes:

@@ -58,7 +58,7 @@ class Pool:
     def prepare(self) -> None:
         """Start the template, which takes a moment to import what it needs."""
         if self._template is None or self._template.is_gone:
-            self._template = Template(self._loop, self._forked, self._died, self._lost_template)
+            self._template = Template(self._loop, self._forked, self._killed, self._died, self._lost_template)
 
     def give(self, job: Job, line: Line) -> Call:
         """Have a job done by the next worker that is free."""
@@ -76,6 +76,8 @@ class Pool:
             self._pending.append(call)
 
     def _hand(self, worker: Worker, call: Call) -> None:
+        if worker.path != sys.path:
+            worker.greet(_hello())
         worker.give(call)
         if worker.is_ready and len(worker.calls) == 1:
             self._next_begins(worker)
@@ -122,15 +124,16 @@ class Pool:
         assert self._template is not None
         worker = Worker(next(self._worker_numbers), self._loop, self._hear)
         self._workers[worker.number] = worker
-        script, package = script_of_program()
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        worker.greet(Hello(path, _folder(), script, package))
+        worker.greet(_hello())
         worker.give(call)
         self._template.fork(worker.number, worker.files)
 
     def _forked(self, number: int, pid: int) -> None:
         self._workers[number].pid = pid
         self._workers[number].leave_files()
+
+    def _killed(self, number: int) -> None:
+        self._workers[number].why = "closed its connection to the program, and was killed"
 
     def _hear(self, worker: Worker, kind: int, number: int, body: bytes) -> None:
         if kind in (DONE, OUTCOME):
@@ -167,7 +170,7 @@ class Pool:
         elif kind == HUNG_UP and self._template is not None and not worker.is_doomed:
             worker.is_doomed = True
             self._leave_out(worker)
-            self._template.stop(worker.number, 0)  # if it is not dead already, nobody hears of it any more
+            self._template.bury(worker.number)
 
     def _end_otherwise(self, call: Call, body: bytes) -> None:
         try:
@@ -180,33 +183,30 @@ class Pool:
     # ---------------------------------------------------------------- what is lost
 
     def _died(self, number: int, status: int | None) -> None:
-        """Take it that a worker is dead: what it had not begun goes to others, and costs nobody anything."""
+        """Take it that a worker is dead, and replace it if there is something to do."""
         worker = self._workers.get(number)
         if worker is None:
             return
-        worker.drain()
-        self._leave_out(worker)
-        self._pending.extendleft(reversed(worker.unbegun()))
-        how = "could not be started" if status is None else ended(status)
-        memory = self._is_for_memory(status)
-        while worker.calls:
-            call = worker.calls.popleft()
-            call.begin()
-            error = WorkerLostError(call.job.task, how, for_memory=memory)
-            call.end(
-                Outcome(
-                    state=State.FAILED,
-                    error=error,
-                    attempt=call.job.attempt,
-                    task=call.job.task,
-                    worker=str(worker.pid),
-                )
-            )
-        del self._workers[number]
-        worker.close()
+        how = "could not be started" if status is None else worker.why or ended(status)
+        self._bury(worker, how, for_memory=self._is_for_memory(status))
         if not worker.is_ready and not worker.is_doomed:
             self._failed_to_start(f"a worker {how}")
         self._feed()
+
+    def _bury(self, worker: Worker, how: str, *, for_memory: bool = False) -> None:
+        """Have what a dead worker was at failed; what it had not begun goes to others, and costs nobody anything."""
+        worker.drain()
+        self._leave_out(worker)
+        self._pending.extendleft(reversed(worker.unbegun()))
+        while worker.calls:
+            call = worker.calls.popleft()
+            call.begin()
+            job, lost = call.job, WorkerLostError(call.job.task, how, for_memory=for_memory)
+            call.end(
+                Outcome(state=State.FAILED, error=lost, attempt=job.attempt, task=job.task, worker=f"{worker.pid}")
+            )
+        del self._workers[worker.number]
+        worker.close()
 
     def _leave_out(self, worker: Worker) -> None:
         if worker in self._idle:
@@ -222,8 +222,7 @@ class Pool:
         """Take it that the template is dead, and with it all workers."""
         self._template = None
         for worker in [*self._workers.values()]:
-            worker.is_ready = worker.is_ready or bool(said)  # counted once, here
-            self._died(worker.number, 9)
+            self._bury(worker, "was killed with the process that had forked it")
         if not self._is_closing:
             self._failed_to_start(said or "the process that forks them has died")
 
@@ -270,6 +269,11 @@ class Pool:
         self._template.close()
         for worker in [*self._workers.values()]:
             worker.close()
+
+
+def _hello() -> Hello:
+    script, package = script_of_program()
+    return Hello([*sys.path], _folder(), script, package)
 
 
 def _folder() -> str:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from dpcore_plugins.executors.multiprocess.forking import ASK, DIED, FORK, FORKED, STOP, TELL
+from dpcore.errors import WorkersNotStartedError
+from dpcore_plugins.executors.multiprocess.forking import ASK, BURY, DIED, FORK, FORKED, KILLED, STOP, TELL
 from dpcore_plugins.executors.multiprocess.loops import Loop
 
 __all__ = ("Template",)
@@ -27,20 +28,22 @@ except BaseException as error:
     raise SystemExit(1)
 serve(control, int(sys.argv[3]))
 """
+_BURY = 250  # milliseconds from the end of a worker's channel to its own
 _PATIENCE = 5.0  # seconds in which it ends when it is told so
 
 
 class Template:
-    """A process that forks workers; *forked*, *died* and *lost* are called with what it says."""
+    """A process that forks workers; *forked*, *killed*, *died* and *lost* are called with what it says."""
 
     def __init__(
         self,
         loop: Loop,
         forked: Callable[[int, int], object],
+        killed: Callable[[int], object],
         died: Callable[[int, int | None], object],
         lost: Callable[[str], object],
     ) -> None:
-        self._forked, self._died, self._lost = forked, died, lost
+        self._forked, self._killed, self._died, self._lost = forked, killed, died, lost
         self._said = b""
         self._control, there = socket.socketpair()
         path = pickle.dumps([entry for entry in sys.path if isinstance(entry, str)])
@@ -52,12 +55,13 @@ class Template:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # so that Ctrl-C is the program's alone
             )
-        except BaseException:
+        except OSError as error:
             self._control.close()
-            raise
+            raise WorkersNotStartedError(str(error)) from error
         finally:
             there.close()
-        self._control.sendall(path)
+        with suppress(OSError):  # it is gone already, and that is heard in a moment
+            self._control.sendall(path)
         self._control.settimeout(0)
         self._unwatch = loop.reading(self._control.fileno(), self._hear)
         self.is_gone = False
@@ -69,6 +73,10 @@ class Template:
     def stop(self, number: int, grace: float) -> None:
         """Have it stop a worker, and kill it if it lives after *grace* seconds; at once if that is 0."""
         self._ask(STOP, number, int(grace * 1000), [])
+
+    def bury(self, number: int) -> None:
+        """Have it kill a worker that speaks to nobody any more, if it does not end by itself; *killed* tells that."""
+        self._ask(BURY, number, _BURY, [])
 
     def _ask(self, what: int, number: int, grace: int, files: list[int]) -> None:
         with suppress(OSError):  # it is gone, and that is heard in a moment
@@ -89,6 +97,8 @@ class Template:
                 self._forked(number, value)
             elif what == DIED:
                 self._died(number, value)
+            elif what == KILLED:
+                self._killed(number)
             else:
                 self._died(number, None)
         if not data and not self.is_gone:

@@ -58,11 +58,12 @@ class Worker:
         self.calls: deque[Call] = deque()
         self.is_ready = False
         self.is_doomed = False  # it was told to end, and gets nothing more
+        self.why = ""  # it was killed, unless it was told to end
         self.dead = anyio.Event()
         self._loop, self._heard = loop, hear
         self._cut = Cut()
         self._known: OrderedDict[int, None] = OrderedDict()
-        self._path: list[str] = []
+        self.path: list[str] = []  # of the program, as it was told last
         self._dropped = 0
         self._out = bytearray()  # what the channel had no room for
         self._due = b""  # tokens of jobs among that
@@ -88,7 +89,7 @@ class Worker:
 
     def greet(self, hello: Hello) -> None:
         """Say how to be as the program is."""
-        self._path = hello.path
+        self.path = hello.path
         self._send(frame(HELLO, 0, pickle.dumps(hello)), b"")
 
     def give(self, call: Call) -> None:

@@ -1,0 +1,118 @@
+"""What the jobs of test_multiprocess_executor.py do: they end in every way there is, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import sniffio
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def end(how: str) -> None:
+    """End the process that runs this, in one of many ways."""
+    if how == "segfault":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        ctypes.string_at(0)
+    elif how == "exit":
+        os._exit(7)
+    elif how == "nothing":
+        os._exit(0)
+    elif how == "files":
+        os.closerange(3, 100)
+        time.sleep(60)
+    elif how == "abort":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.abort()
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
+        time.sleep(60)
+
+
+def end_of_thread() -> None:
+    threading.Thread(target=os._exit, args=(3,)).start()
+    time.sleep(60)
+
+
+def touch(folder: str, name: str) -> None:
+    (Path(folder) / name).touch()
+
+
+def stay(folder: str) -> None:
+    """Stay for ever, and clean up when told to end."""
+    touch(folder, f"{os.getpid()}.begun")
+    try:
+        while True:
+            time.sleep(60)
+    finally:
+        touch(folder, f"{os.getpid()}.cleaned")
+
+
+async def stay_async(folder: str) -> None:
+    """Stay in a coroutine that blocks its loop."""
+    stay(folder)
+
+
+def stay_generating(folder: str):
+    """Stay between two items."""
+    yield 1
+    stay(folder)
+
+
+def stay_in_c(folder: str) -> None:
+    """Stay where no signal is heard by Python."""
+    touch(folder, f"{os.getpid()}.begun")
+    ctypes.PyDLL(None).sleep(60) if sys.platform == "linux" else time.sleep(60)
+    while True:
+        pow(7, 10**8)
+
+
+def stay_in_spite_of_all(folder: str) -> None:
+    touch(folder, f"{os.getpid()}.begun")
+    while True:
+        try:
+            while True:
+                time.sleep(60)
+        except BaseException:  # noqa: BLE001
+            touch(folder, f"{os.getpid()}.cleaned")
+
+
+def stay_with_a_child(folder: str) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    touch(folder, f"{child.pid}.child")
+    touch(folder, f"{os.getpid()}.begun")
+    child.wait()
+
+
+def _refuse():
+    raise ValueError("it was well when it was stored")
+
+
+class Broken:
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def does_not_load() -> Broken:
+    return Broken()
+
+
+async def loop_async():
+    library = sniffio.current_async_library()
+    return library, id(asyncio.get_running_loop()) if library == "asyncio" else 0
+
+
+async def leave_task_async() -> int:
+    asyncio.get_running_loop().create_task(asyncio.sleep(60))
+    return len(asyncio.all_tasks())
