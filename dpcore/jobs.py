@@ -357,7 +357,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     *traceback* is a text.  *still_running* says that the code could not be stopped.
     *failed_items* are the indexes and errors of the items that a fail-safe mapped
     task left out.  *reason* says why a task was skipped or cancelled.  *events* are what
-    the body has published, which is sent when the attempt has succeeded.
+    the body has published, which is sent when the attempt has succeeded.  *output* is the end of what the job has
+    printed and logged, where it runs in a process of its own.
     """
 
     state: State
@@ -373,6 +374,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failed_items: tuple[tuple[int, BaseException], ...] = ()
     task: str = ""
     events: tuple[Any, ...] = ()
+    output: str = ""
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = {name: getattr(self, name) for name in self.__struct_fields__}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -116,3 +117,32 @@ async def loop_async():
 async def leave_task_async() -> int:
     asyncio.get_running_loop().create_task(asyncio.sleep(60))
     return len(asyncio.all_tasks())
+
+
+def print_in_every_way(text: str) -> None:
+    print(f"a {text}")
+    print(f"b {text}", file=sys.stderr)
+    subprocess.run(["echo", f"c {text}"], check=True)
+    os.write(1, f"d {text}\n".encode())
+
+
+def print_much(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+def say_and_die() -> None:
+    print("at row 7", end="", flush=True)
+    os._exit(7)
+
+
+def log_some() -> None:
+    log = logging.getLogger("shop")
+    log.debug("nobody wants to know")
+    log.info("%d sold", 7)
+    log.error("none left", extra={"lock": threading.Lock()})
+
+
+def count_up(folder: str, name: str) -> None:
+    with (Path(folder) / f"{name}.count").open("a") as file:
+        file.write("x")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -111,7 +113,9 @@ async def test_a_death_in_any_way_is_one_failed_attempt_with_its_cause(bench, ho
     lost = await bench.outcome(dying.end, how=how)
     assert lost.state is State.FAILED
     assert isinstance(lost.error, WorkerLostError)
-    assert str(lost.error) == f"the worker process of task 't1' {DEATHS[how]}"
+    said = str(lost.error).removesuffix(f"; the last that it printed:\n{lost.output.rstrip()}")
+    assert said == f"the worker process of task 't1' {DEATHS[how]}"
+    assert ("Fatal Python error" in lost.output) is (how in ("segfault", "abort"))
     assert await bench.value(dying.pid) not in (os.getpid(), int(lost.worker.partition("/")[0]))
 
 
@@ -260,6 +264,7 @@ async def test_leaving_it_stops_what_runs(anyio_backend, tmp_path):
 
 KILLED = """
 import anyio, sys
+from functools import partial
 from pathlib import Path
 import dpcore
 from tests.adapters import dying
@@ -553,3 +558,119 @@ async def test_a_coroutine_that_leaves_tasks_behind_leaves_none(bench):
     first = await bench.value(dying.leave_task_async)
     assert first == 2
     assert await bench.value(dying.leave_task_async) == 2
+
+
+# ---------------------------------------------------------------- what tasks print and log
+
+
+@BOTH
+async def test_what_a_job_prints_is_kept_with_its_outcome(bench, capsys):
+    """By Python, by a process of its own, and to a file descriptor; in both streams; of this job only."""
+    for number in range(3):
+        outcome = await bench.outcome(dying.print_in_every_way, text=f"number {number}")
+        assert sorted(outcome.output.split("\n")) == ["", *[f"{way} number {number}" for way in "abcd"]]
+    assert (await bench.outcome(dying.pid)).output == ""
+    assert "c number 1" in capsys.readouterr().err
+
+
+@BOTH
+async def test_of_much_the_end_is_kept(bench):
+    outcome = await bench.outcome(dying.print_much, lines=50_000)
+    assert outcome.output.endswith("line 49999\n")
+    assert len(outcome.output) == 64 * 1024
+
+
+@BOTH
+async def test_the_last_words_of_a_worker_are_in_its_error(bench):
+    lost = await bench.outcome(dying.say_and_die)
+    assert str(lost.error).endswith("exited with code 7; the last that it printed:\nat row 7")
+
+
+@BOTH
+async def test_what_a_task_logs_goes_to_the_programs_loggers(bench, caplog):
+    with caplog.at_level("INFO"):
+        outcome = await bench.outcome(dying.log_some)
+    assert [(r.name, r.levelname, r.getMessage()) for r in caplog.records if r.name == "shop"] == [
+        ("shop", "INFO", "7 sold"),
+        ("shop", "ERROR", "none left"),
+    ]
+    assert outcome.output == "INFO:shop:7 sold\nERROR:shop:none left\n"
+
+
+# ---------------------------------------------------------------- jobs that are sent ahead
+
+
+@BOTH
+async def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(bench):
+    """Short ones have it that jobs are sent ahead; what lies behind the long one goes to the other worker."""
+    for _ in range(20):
+        await bench.outcome(dying.pid)
+    for _ in range(3):
+        done = []
+
+        async def short(done=done) -> None:
+            done.append(await bench.value(dying.pid))
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                for _ in range(4):
+                    group.start_soon(short)
+                job = bench.job(dying.stay, folder=str(bench.folder))
+                group.start_soon(bench.executor.run, job, Recorder())
+                for _ in range(bench.executor.window):
+                    group.start_soon(short)
+                while len(done) < 4 + bench.executor.window:
+                    await anyio.sleep(0.001)
+                group.cancel_scope.cancel()
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_cancelled_when_each_job_is_done_once_at_most(bench, seed):
+    """Waiting, sent ahead, running or done: those that nobody cancels are done exactly once."""
+    drawn = random.Random(seed)
+    cancelled, ended = set(), set()
+
+    async def one(number: int, patience: float | None) -> None:
+        with anyio.move_on_after(patience):
+            outcome = await bench.outcome(dying.count_up, folder=str(bench.folder), name=f"{number}")
+            assert outcome.state is State.SUCCEEDED, outcome.error
+            ended.add(number)
+            return
+        cancelled.add(number)
+
+    numbers = iter(range(120))
+
+    async def lane() -> None:
+        for number in numbers:
+            await one(number, drawn.uniform(0, 0.01) if drawn.random() < 0.2 else None)
+
+    with anyio.fail_after(2 * PATIENCE):
+        async with anyio.create_task_group() as group:
+            for _ in range(bench.executor.window):
+                group.start_soon(lane)
+    assert len(cancelled) + len(ended) == 120
+    counts = {int(file.stem): file.stat().st_size for file in bench.folder.glob("*.count")}
+    assert all(counts.get(number) == 1 for number in ended)
+    assert all(counts.get(number, 0) <= 1 for number in cancelled)
+    assert await bench.value(dying.pid)
+
+
+@BOTH
+async def test_what_lies_ahead_of_a_worker_that_dies_is_done_by_others(bench):
+    for _ in range(20):
+        await bench.outcome(dying.pid)
+    outcomes = []
+
+    async def one(call, **arguments) -> None:
+        outcomes.append((await bench.outcome(call, **arguments)).state)
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            for number in range(bench.executor.window * 2):
+                if number % 5 == 2:
+                    group.start_soon(partial(one, dying.end, how="SIGKILL"))
+                else:
+                    group.start_soon(one, dying.pid)
+    assert outcomes.count(State.FAILED) == 4
+    assert outcomes.count(State.SUCCEEDED) == 16

@@ -11,7 +11,7 @@ import anyio
 from dpcore import Executor, Job, Line, Outcome
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.machine import cores
-from dpcore_plugins.executors.multiprocess.pool import Pool
+from dpcore_plugins.executors.multiprocess.pool import AHEAD, Pool
 
 __all__ = ("MultiprocessExecutor",)
 
@@ -24,17 +24,21 @@ class MultiprocessExecutor(Executor):
     its worker gets a SIGTERM, so that ``finally`` runs, is killed if it lives after
     *grace* seconds, and is replaced.  A worker that dies in any other way is one failed
     attempt of the task that it was at.
+
+    What a task prints is kept with its outcome, the last 64 KiB of it, and goes to the
+    program's stderr as it comes, unless *echo* is False; what it logs, from the level of
+    the root logger on, goes to the program's loggers, too.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills"})
 
-    def __init__(self, *, workers: int | None = None, grace: float = 0.5) -> None:
+    def __init__(self, *, workers: int | None = None, grace: float = 0.5, echo: bool = True) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers!r} must be at least 1")
         if not grace >= 0:
             raise ValueError(f"grace={grace!r} must be a number of seconds, 0 or more")
         self.workers = cores() if workers is None else workers
-        self.grace = grace
+        self.grace, self.echo = grace, echo
         self._pool: Pool | None = None
 
     @property
@@ -42,10 +46,15 @@ class MultiprocessExecutor(Executor):
         """How many workers there may be."""
         return self.workers
 
+    @property
+    def window(self) -> int:
+        """More than there are workers: while jobs are short, each has some ahead."""
+        return self.workers * (1 + AHEAD)
+
     async def run(self, job: Job, line: Line) -> Outcome:
         """Have a worker do *job*."""
         if self._pool is None:  # made here, because it belongs to the loop that runs
-            self._pool = Pool(self.workers, self.grace)
+            self._pool = Pool(self.workers, self.grace, echo=self.echo)
         pool = self._pool
         call = pool.give(job, line)
         try:
@@ -60,7 +69,7 @@ class MultiprocessExecutor(Executor):
         return call.outcome
 
     async def __aenter__(self) -> Self:
-        self._pool = Pool(self.workers, self.grace)
+        self._pool = Pool(self.workers, self.grace, echo=self.echo)
         with suppress(WorkersNotStartedError):  # said when there is something to do
             self._pool.prepare()
         return self

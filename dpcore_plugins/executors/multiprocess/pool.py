@@ -8,27 +8,35 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 import anyio
+import msgspec
 
 from dpcore import Job, Line, Outcome, State
 from dpcore.errors import WorkerLostError, WorkersNotStartedError
+from dpcore_plugins.executors.multiprocess.logs import handled, levels
 from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memory
 from dpcore_plugins.executors.multiprocess.orders import Shared
 from dpcore_plugins.executors.multiprocess.script import script_of_program
 from dpcore_plugins.executors.multiprocess.template import Template
-from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, OUTCOME, READY
+from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, OUTCOME, READY
 from dpcore_plugins.executors.multiprocess.worker import Call, Worker
 from dpcore_plugins.executors.multiprocess.working import Hello, done
 
-__all__ = ("Pool",)
+__all__ = ("AHEAD", "Pool")
 
 _log = logging.getLogger("dpcore.executors.multiprocess")
 
+AHEAD = 4  # jobs, beside the one that it is at, that a worker has at most
+_SHORT = 0.001  # seconds: as long as jobs take less, some are sent ahead
+_MEMORY = 8  # jobs after which one is as good as forgotten
 _MOST_FAILURES = 4  # workers, one after the other, that die before they are ready
 _BACKOFF = 0.05  # seconds to wait after the first of them; twice as long after each more
+_GLANCE = 0.05  # seconds after which somebody looks at what is printed
+_SAID = 2000  # characters of what a worker had printed before it died
 _PATIENCE = 5.0  # seconds in which the system removes what was killed
 
 
@@ -39,8 +47,9 @@ class Pool:
     stopping its worker; one that did not end after *grace* seconds is killed.
     """
 
-    def __init__(self, most: int, grace: float) -> None:
-        self._most, self._grace = most, grace
+    def __init__(self, most: int, grace: float, *, echo: bool) -> None:
+        self._most, self._grace, self._echo = most, grace, _echo if echo else None
+        self._mark = b"\0" + os.urandom(15)
         self._loop = running_loop()
         self._template: Template | None = None
         self._workers: dict[int, Worker] = {}
@@ -49,7 +58,9 @@ class Pool:
         self._shared = Shared()
         self._worker_numbers, self._call_numbers = count(1), count(1)
         self._failures = 0
+        self._pace = _SHORT  # seconds that the jobs before took, the last of them most
         self._wait: Callable[[], object] | None = None  # after workers that could not start
+        self._unglance: Callable[[], object] | None = None
         self._is_closing = False
         self._killed_for_memory = kills_for_memory()
 
@@ -72,25 +83,61 @@ class Pool:
             self._hand(self._idle.pop(), call)
         elif len(self._workers) < self._most and self._wait is None:
             self._start(call)
+        elif not self._pending and (worker := self._quickest()) is not None:
+            worker.give(call)
         else:
             self._pending.append(call)
 
+    def _glance(self) -> None:
+        """Watch what is printed by jobs that take their time; the mark that each one prints would wake us up for nothing."""
+        self._unglance = None
+        for worker in self._workers.values():
+            worker.watch_output()
+
+    def _quickest(self) -> Worker | None:
+        """Return the worker that shall have a job sent ahead, while jobs are so short that it comes to it at once."""
+        if self._pace >= _SHORT:
+            return None
+        ready = [one for one in self._workers.values() if one.is_ready and not one.is_doomed]
+        worker = min(ready, key=lambda one: len(one.calls), default=None)
+        return worker if worker is not None and len(worker.calls) <= AHEAD else None
+
+    def _steal(self) -> None:
+        """Give an idle worker what was sent ahead to another that has not come to it."""
+        while self._idle and (busy := max(self._workers.values(), key=lambda one: len(one.calls))):
+            call = busy.take_back() if len(busy.calls) > 1 else None
+            if call is None:
+                return
+            self._hand(self._idle.pop(), call)
+
     def _hand(self, worker: Worker, call: Call) -> None:
         if worker.path != sys.path:
-            worker.greet(_hello())
+            worker.greet(self._hello())
         worker.give(call)
         if worker.is_ready and len(worker.calls) == 1:
             self._next_begins(worker)
 
     def _next_begins(self, worker: Worker) -> None:
         """Take it that the first job of a worker begins; one that has a timeout says so when it has been loaded."""
+        worker.look_away()
+        if self._unglance is None:
+            self._unglance = self._loop.later(_GLANCE, self._glance)
         if worker.calls and worker.calls[0].job.timeout is None:
             worker.calls[0].begin()
 
     def _feed(self) -> None:
         """Give what waits to who can take it."""
-        while self._pending and (self._idle or (len(self._workers) < self._most and self._wait is None)):
-            self._place(self._pending.popleft())
+        while self._pending:
+            if self._idle:
+                self._hand(self._idle.pop(), self._pending.popleft())
+            elif len(self._workers) < self._most and self._wait is None:
+                self._start(self._pending.popleft())
+            elif (worker := self._quickest()) is not None:
+                worker.give(self._pending.popleft())
+            else:
+                return
+        if self._idle:
+            self._steal()
 
     async def withdraw(self, call: Call) -> None:
         """Have a job not done; one that has begun is stopped, and has ended when this returns."""
@@ -122,11 +169,15 @@ class Pool:
     def _start(self, call: Call) -> None:
         self.prepare()
         assert self._template is not None
-        worker = Worker(next(self._worker_numbers), self._loop, self._hear)
+        worker = Worker(next(self._worker_numbers), self._loop, self._hear, self._mark, self._echo)
         self._workers[worker.number] = worker
-        worker.greet(_hello())
+        worker.greet(self._hello())
         worker.give(call)
         self._template.fork(worker.number, worker.files)
+
+    def _hello(self) -> Hello:
+        script, package = script_of_program()
+        return Hello([*sys.path], _folder(), self._mark, levels(), script, package)
 
     def _forked(self, number: int, pid: int) -> None:
         self._workers[number].pid = pid
@@ -142,6 +193,7 @@ class Pool:
             call.begin()
             if kind == DONE:
                 seconds, where = done(body)
+                self._pace += (seconds - self._pace) / _MEMORY
                 call.end(
                     Outcome(
                         state=State.SUCCEEDED,
@@ -150,15 +202,20 @@ class Pool:
                         attempt=call.job.attempt,
                         where=where,
                         worker=f"{worker.pid}/MainThread",
+                        output=worker.printed.ended(),
                     )
                 )
             else:
-                self._end_otherwise(call, body)
+                self._pace = _SHORT  # a failure says nothing of how long others take
+                self._end_otherwise(call, body, worker.printed.ended())
             if worker.calls:
                 self._next_begins(worker)
             else:
                 self._free(worker)
+            if self._pending or self._idle:
                 self._feed()
+        elif kind == LOG:
+            worker.printed.note(handled(body))
         elif kind == BEGUN:
             worker.calls[0].begin()
         elif kind == READY:
@@ -172,13 +229,13 @@ class Pool:
             self._leave_out(worker)
             self._template.bury(worker.number)
 
-    def _end_otherwise(self, call: Call, body: bytes) -> None:
+    def _end_otherwise(self, call: Call, body: bytes, output: str) -> None:
         try:
             outcome = pickle.loads(body)
         except Exception as error:  # noqa: BLE001  (an event that the body has published may hold anything)
             call.end(None, error)
         else:
-            call.end(outcome)
+            call.end(msgspec.structs.replace(outcome, output=output))
 
     # ---------------------------------------------------------------- what is lost
 
@@ -196,14 +253,22 @@ class Pool:
     def _bury(self, worker: Worker, how: str, *, for_memory: bool = False) -> None:
         """Have what a dead worker was at failed; what it had not begun goes to others, and costs nobody anything."""
         worker.drain()
+        output = worker.printed.ended()
         self._leave_out(worker)
         self._pending.extendleft(reversed(worker.unbegun()))
         while worker.calls:
             call = worker.calls.popleft()
             call.begin()
-            job, lost = call.job, WorkerLostError(call.job.task, how, for_memory=for_memory)
+            job, lost = call.job, WorkerLostError(call.job.task, how, output[-_SAID:], for_memory=for_memory)
             call.end(
-                Outcome(state=State.FAILED, error=lost, attempt=job.attempt, task=job.task, worker=f"{worker.pid}")
+                Outcome(
+                    state=State.FAILED,
+                    error=lost,
+                    attempt=job.attempt,
+                    task=job.task,
+                    worker=f"{worker.pid}",
+                    output=output,
+                )
             )
         del self._workers[worker.number]
         worker.close()
@@ -246,6 +311,9 @@ class Pool:
     async def close(self) -> None:
         """End all workers: idle ones by themselves, others as if they were told to stop; nothing of them is left."""
         self._is_closing = True
+        if self._unglance is not None:
+            self._unglance()
+            self._unglance = None
         if self._wait is not None:
             self._wait()
         for call in self._pending:
@@ -271,9 +339,10 @@ class Pool:
             worker.close()
 
 
-def _hello() -> Hello:
-    script, package = script_of_program()
-    return Hello([*sys.path], _folder(), script, package)
+def _echo(text: str) -> None:
+    with suppress(Exception):  # nobody reads it, or it is closed
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _folder() -> str:

@@ -12,6 +12,7 @@ __all__ = (
     "HELLO",
     "HUNG_UP",
     "JOB",
+    "LOG",
     "MESSAGE",
     "OUTCOME",
     "READ",
@@ -32,6 +33,7 @@ READY = 5
 BEGUN = 6  # only of jobs with a timeout; of others it follows from the end of the one before
 DONE = 7  # it succeeded, and its value is where it belongs
 OUTCOME = 8  # it ended otherwise
+LOG = 10
 # Both ways: what the runner and a running job say to each other.
 MESSAGE = 9
 

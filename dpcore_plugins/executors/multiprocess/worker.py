@@ -14,6 +14,7 @@ import anyio
 from dpcore import Job, Line, Outcome
 from dpcore_plugins.executors.multiprocess.loops import Loop
 from dpcore_plugins.executors.multiprocess.orders import MOST_KNOWN
+from dpcore_plugins.executors.multiprocess.printed import Printed
 from dpcore_plugins.executors.multiprocess.wire import DEFINE, DROP, HELLO, HUNG_UP, JOB, READ, Cut, frame
 from dpcore_plugins.executors.multiprocess.working import Hello
 
@@ -52,7 +53,14 @@ class Worker:
     A token lies in its pipe for each job that it has not begun.
     """
 
-    def __init__(self, number: int, loop: Loop, hear: Callable[[Worker, int, int, bytes], object]) -> None:
+    def __init__(
+        self,
+        number: int,
+        loop: Loop,
+        hear: Callable[[Worker, int, int, bytes], object],
+        mark: bytes,
+        echo: Callable[[str], object] | None,
+    ) -> None:
         self.number = number
         self.pid = 0
         self.calls: deque[Call] = deque()
@@ -71,19 +79,26 @@ class Worker:
         self._channel, self._there = socket.socketpair()
         self._channel.settimeout(0)
         self._tokens, self._into = os.pipe()
-        for end in (self._tokens, self._into):
+        self._output, self._printing = os.pipe()
+        for end in (self._tokens, self._into, self._output):
             os.set_blocking(end, False)
+        self.printed = Printed(self._output, mark, echo)
         self._unroom: Callable[[], object] | None = None
         self._unwatch = loop.reading(self._channel.fileno(), self.read)
+        self._unwatch_output: Callable[[], object] | None = None
+        self._prints = True  # until its end of the pipe is closed everywhere
 
     @property
     def files(self) -> list[int]:
         """What the process itself gets."""
-        return [self._there.fileno(), self._tokens]
+        return [self._there.fileno(), self._tokens, self._printing]
 
     def leave_files(self) -> None:
         """Close what the process has got by now."""
-        self._there.close()
+        if self._printing >= 0:
+            self._there.close()
+            os.close(self._printing)
+            self._printing = -1
 
     # ---------------------------------------------------------------- giving and taking back
 
@@ -204,6 +219,22 @@ class Worker:
             for kind, number, body in self._cut.cut(data):
                 self._heard(self, kind, number, body)
 
+    def _read_output(self) -> None:
+        if not self.printed.read():
+            self._prints = False
+            self.look_away()
+
+    def watch_output(self) -> None:
+        """Take in what it prints as it comes; else what a job has printed is read when it has ended."""
+        if self._unwatch_output is None and self._prints:
+            self._unwatch_output = self._loop.reading(self._output, self._read_output)
+
+    def look_away(self) -> None:
+        """Watch its output no longer: a job has begun, which may end before anybody could look."""
+        if self._unwatch_output is not None:
+            self._unwatch_output()
+            self._unwatch_output = None
+
     def _deafen(self) -> None:
         if self._is_open:
             self._is_open = False
@@ -219,8 +250,9 @@ class Worker:
     def close(self) -> None:
         """Close what is open here; the process is dead."""
         self._deafen()
+        self.look_away()
+        self.leave_files()
         self._channel.close()
-        self._there.close()
-        for end in (self._tokens, self._into):
+        for end in (self._tokens, self._into, self._output):
             os.close(end)
         self.dead.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import select
@@ -9,6 +10,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import traceback as tracebacks
 from collections import deque
 from contextlib import suppress
@@ -19,6 +21,7 @@ import msgspec
 
 from dpcore import Job, Outcome, Ref, State, perform, perform_async
 from dpcore.jobs import Function
+from dpcore_plugins.executors.multiprocess.logs import take_over
 from dpcore_plugins.executors.multiprocess.orders import Order, Orders
 from dpcore_plugins.executors.multiprocess.script import Script
 from dpcore_plugins.executors.multiprocess.wire import (
@@ -28,6 +31,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
     DROP,
     HELLO,
     JOB,
+    LOG,
     OUTCOME,
     READ,
     READY,
@@ -45,6 +49,8 @@ class Hello(msgspec.Struct):
 
     path: list[str]
     folder: str
+    mark: bytes
+    level: int
     script: str | None = None
     package: str | None = None
 
@@ -61,8 +67,8 @@ def work(files: list[int]) -> int:
 def _work(files: list[int]) -> int:
     channel = socket.socket(fileno=files[0])
     channel.settimeout(None)
-    _silence_input()
-    worker = _Worker(channel, files[1])
+    _redirect(files[2])
+    worker = _Worker(channel, files[1], files[2])
     signal.signal(signal.SIGTERM, worker.stop)
     try:
         worker.serve()
@@ -83,8 +89,9 @@ class _Stopped(BaseException):
 
 
 class _Worker:
-    def __init__(self, channel: socket.socket, tokens: int) -> None:
-        self._channel, self._tokens = channel, tokens
+    def __init__(self, channel: socket.socket, tokens: int, printed: int) -> None:
+        self._channel, self._tokens, self._printed = channel, tokens, printed
+        self._saying = threading.Lock()  # a thread of a task may log
         self._cut = Cut()
         self._jobs: deque[tuple[int, bytes]] = deque()
         self._dropped = 0
@@ -105,6 +112,7 @@ class _Worker:
             said = self._do(number, self._orders.read(body))
             if self._is_stopping:
                 return
+            self._mark_end()
             self._say(said)
 
     def _next(self) -> tuple[int, bytes]:
@@ -121,7 +129,8 @@ class _Worker:
                 continue
             if not token:
                 raise _GoneError
-            while self._dropped & 0xFF != token[0]:  # said before this token was written
+            # How many jobs had been taken back when it was written: what was said by then must have been heard.
+            while 0 < (token[0] - self._dropped) & 0xFF < 128:
                 self._read()
             return self._jobs.popleft()
 
@@ -141,12 +150,22 @@ class _Worker:
                 self._begin(pickle.loads(body))
 
     def _say(self, said: bytes) -> None:
-        self._channel.sendall(said)
+        with self._saying:
+            self._channel.sendall(said)
+
+    def _mark_end(self) -> None:
+        """Have all that the job has printed in the pipe, and mark its end."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # the body has closed it, or put something else there
+                stream.flush()
+        assert self._hello is not None
+        os.write(self._printed, self._hello.mark)
 
     def _begin(self, hello: Hello) -> None:
         if self._hello is None:
             with suppress(OSError):  # the program's folder is gone; what needs one says so
                 os.chdir(hello.folder)
+            take_over(hello.level, lambda said: self._say(frame(LOG, 0, said)))
             self._say(frame(READY))
         self._hello = hello
         sys.path[:] = hello.path
@@ -270,8 +289,18 @@ def _fresh() -> Context:
     return copy_context()
 
 
-def _silence_input() -> None:
+def _redirect(printed: int) -> None:
+    """Read nothing, and print into a pipe, line by line."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115  (it is open for as long as the process lives)
+    for file in (1, 2):
+        os.dup2(printed, file)
+    # They are open for as long as the process lives.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        open(file, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for file in (1, 2)
+    )
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    faulthandler.enable(2)
