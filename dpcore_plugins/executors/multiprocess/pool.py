@@ -84,7 +84,7 @@ class Pool:
         elif len(self._workers) < self._most and self._wait is None:
             self._start(call)
         elif not self._pending and (worker := self._quickest()) is not None:
-            worker.give(call)
+            self._hand(worker, call)
         else:
             self._pending.append(call)
 
@@ -133,7 +133,7 @@ class Pool:
             elif len(self._workers) < self._most and self._wait is None:
                 self._start(self._pending.popleft())
             elif (worker := self._quickest()) is not None:
-                worker.give(self._pending.popleft())
+                self._hand(worker, self._pending.popleft())
             else:
                 return
         if self._idle:
@@ -156,7 +156,7 @@ class Pool:
         self._feed()  # else it has ended already, and that is on its way
 
     def _stop(self, worker: Worker) -> None:
-        worker.is_doomed = True
+        worker.is_doomed = worker.is_told = True
         if self._template is not None:
             self._template.stop(worker.number, self._grace)
 
@@ -246,7 +246,7 @@ class Pool:
             return
         how = "could not be started" if status is None else worker.why or ended(status)
         self._bury(worker, how, for_memory=self._is_for_memory(status))
-        if not worker.is_ready and not worker.is_doomed:
+        if not worker.is_ready and not worker.is_told:
             self._failed_to_start(f"a worker {how}")
         self._feed()
 

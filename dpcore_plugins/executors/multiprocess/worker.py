@@ -65,7 +65,8 @@ class Worker:
         self.pid = 0
         self.calls: deque[Call] = deque()
         self.is_ready = False
-        self.is_doomed = False  # it was told to end, and gets nothing more
+        self.is_doomed = False  # it is about to end, and gets nothing more
+        self.is_told = False  # to end, by us
         self.why = ""  # it was killed, unless it was told to end
         self.dead = anyio.Event()
         self._loop, self._heard = loop, hear
