@@ -600,6 +600,7 @@ class App:
             earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
+            live="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):

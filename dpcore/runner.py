@@ -14,10 +14,13 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from functools import partial
 from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -28,7 +31,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from dpcore.clock import Clock
 from dpcore.errors import TaskTimeoutError, UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Items, Job, Outcome, Ref, State, described, writable
+from dpcore.jobs import Items, Job, Message, Outcome, Ref, State, described, writable
 from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import RunRecord, TaskChange
 from dpcore.runs import Change, Run, Start
@@ -77,12 +80,18 @@ class Runner:
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._lines: set[_Line] = set()
+        self._by_start: dict[Start, _Line] = {}  # of a run with live streams
+        self._heard: deque[tuple[_Line, Message]] = deque()  # from threads
+        self._is_told = False  # that there is something in it
         self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
         self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
         self._thread = threading.get_ident()
         self._token: EventLoopToken = current_token()
+        self._soon = _soon(self._token)
+        # What a thread makes the loop do has that thread's context; jobs begun from there must have the run's.
+        self._hear_here = partial(copy_context().run, self._hear_threads)
 
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
@@ -145,12 +154,18 @@ class Runner:
 
         All of them share one scope, because to open one costs as much as a small task.
         """
+        run_is_live = self.run.live
         with anyio.CancelScope() as scope:
             while start is not None:
                 job = self.run.job(start)
                 line = _Line(self, job, scope)
                 if job.timeout is not None:
                     self.arm(line, job.timeout, began=False)
+                if run_is_live:
+                    self._by_start[start] = line
+                    if job.talks:
+                        line.open(start)
+                    self._say()
                 self._note_running()
                 outcome: Outcome | None = None
                 outcome = await self._perform(job, line)
@@ -158,6 +173,8 @@ class Runner:
                     break
                 if outcome.events:
                     break
+                if run_is_live:
+                    del self._by_start[start]
                 self._arrived.append((start, outcome))
                 if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
@@ -166,6 +183,7 @@ class Runner:
                 start = self.run.take()
         if start is None:
             return None
+        self._by_start.pop(start, None)
         outcome = await self._judged(job, line, outcome)
         if outcome.events and outcome.state is State.SUCCEEDED:
             outcome = await self._published(outcome)
@@ -283,14 +301,17 @@ class Runner:
                 run.release()
                 if self._task_changed:
                     self._tell(changes)
+                if run.live:
+                    self._say()
+                    self._stop_void()
                 if run.freed:
                     await self._free()
-                if run.retries:
-                    self._wait_for_retries()
+                self._wait_for_retries()
                 if run.stopping:
                     self._stop_jobs()
                 if not (self._arrived or run.changes):
                     break
+            run.release()  # what was heard meanwhile depends on nothing that is not recorded
             if run.available > lanes_to_be:
                 self._feed(lanes_to_be)
         finally:
@@ -315,7 +336,8 @@ class Runner:
         self._take_in()
         run.release()
         is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
-        return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)
+        is_quiet = not (run.freed or run.retries or run.says or run.void)
+        return is_quiet and not (is_lane_wanted or run.ended or run.stopping)
 
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
@@ -352,7 +374,7 @@ class Runner:
                     await self._journal.write()
                 finally:
                     self._recording = False
-                if self._arrived or self.run.changes:
+                if self._arrived or self.run.changes or self.run.live:
                     await self._record()
         finally:
             if written is not None:
@@ -391,6 +413,51 @@ class Runner:
         self._recording = True  # by nobody else any more
         await self._journal.write(self.record)
         self._tell_run(State.RUNNING, self.run.state)
+
+    # ---------------------------------------------------------------- live streams
+
+    def hear(self, line: _Line, message: Message) -> None:
+        """Take in what a job says; callable from any thread, and never waits."""
+        if threading.get_ident() == self._thread:
+            self._hear_all([(line, message)])
+            return
+        self._heard.append((line, message))
+        if not self._is_told:
+            self._is_told = True
+            self._soon(self._hear_here)
+
+    def _hear_threads(self) -> None:
+        self._is_told = False  # first: what is said from here on is told again
+        heard = []
+        while self._heard:
+            heard.append(self._heard.popleft())
+        self._hear_all(heard)
+
+    def _hear_all(self, heard: Sequence[tuple[_Line, Message]]) -> None:
+        run = self.run
+        for line, message in heard:
+            if not line.over and line.start is not None:
+                run.hear(line.start, message)
+        self._say()
+        if not self._recording:
+            run.release()
+            if run.available and self._group is not None and not run.ended:
+                self._feed(0)
+
+    def _say(self) -> None:
+        says, self.run.says = self.run.says, []
+        for start, message in says:
+            line = self._by_start.get(start)
+            if line is not None and line.post is not None:
+                line.post.put(message)
+
+    def _stop_void(self) -> None:
+        """Stop the jobs whose work has come to nothing."""
+        for start in self.run.void:
+            line = self._by_start.get(start)
+            if line is not None and line.scope is not None:
+                line.scope.cancel()
+        self.run.void.clear()
 
     # ---------------------------------------------------------------- observers
 
@@ -460,7 +527,7 @@ class _Journal:
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "given", "job", "runner", "scope", "timed_out")
+    __slots__ = ("began", "given", "job", "post", "runner", "scope", "start", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
@@ -469,6 +536,8 @@ class _Line:
         self.given = runner.clock.monotonic()
         self.began: float | None = None
         self.timed_out = False
+        self.start: Start | None = None
+        self.post: _Post | None = None
 
     @property
     def over(self) -> bool:
@@ -490,6 +559,12 @@ class _Line:
     def end(self) -> None:
         """Let go of everything: its timer may be due in an hour only."""
         self.scope = self.job = self.runner = None
+        if self.post is not None:
+            self.post.close()
+
+    def open(self, start: Start) -> None:
+        """Have messages pass for the attempt *start*."""
+        self.start, self.post = start, _Post()
 
     def publish(self, event: Event) -> None:
         runner = self.runner
@@ -497,11 +572,71 @@ class _Line:
             raise RuntimeError(f"the job was given up, so nothing was published on {event.topic!r}")
         runner.publish_now(event)
 
-    async def send(self, message: Any) -> None:
-        raise UnsupportedError("this runner", "streams", f"take {message!r} from a running job")
+    def send(self, message: Message) -> None:
+        runner = self.runner
+        if runner is not None and self.post is not None:
+            runner.hear(self, message)
 
-    async def receive(self) -> Any:
-        raise UnsupportedError("this runner", "streams", "say anything to a running job")
+    async def receive(self) -> Message:
+        return await self._open_post.receive()
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        return self._open_post.receive_sync(wait=wait)
+
+    @property
+    def _open_post(self) -> _Post:
+        if self.post is None:
+            raise UnsupportedError("this job", "streams", "be told anything: it reads and feeds no live stream")
+        return self.post
+
+
+class _Post:
+    """What is said to one running job, for it to take out in a thread or on an event loop."""
+
+    __slots__ = ("_closed", "_condition", "_event", "_said", "_thread")
+
+    def __init__(self) -> None:
+        self._said: deque[Message] = deque()
+        self._condition = threading.Condition()
+        self._event = anyio.Event()
+        self._thread = threading.get_ident()
+        self._closed = False
+
+    def put(self, message: Message) -> None:
+        """Say *message*; on the runner's event loop."""
+        with self._condition:
+            self._said.append(message)
+            self._condition.notify_all()
+        self._event.set()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the job is over, or was given up."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        self._event.set()
+
+    async def receive(self) -> Message:
+        """Wait for the next message on an event loop."""
+        if threading.get_ident() != self._thread:  # a loop of the job's own
+            return cast(Message, await to_thread.run_sync(self.receive_sync))
+        while (message := self.receive_sync(wait=False)) is None:
+            if self._event.is_set():
+                self._event = anyio.Event()
+            else:
+                await self._event.wait()
+        return message
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        """Wait for the next message in a thread."""
+        with self._condition:
+            while not self._said:
+                if self._closed:
+                    raise RuntimeError("the job was given up, so there is nothing more to hear")
+                if not wait:
+                    return None
+                self._condition.wait()
+            return self._said.popleft()
 
 
 class _Timers:
@@ -548,6 +683,13 @@ class _Timers:
                     if scope.cancel_called:
                         return
             self._until, self._sleeper = float("inf"), None
+
+
+def _soon(token: EventLoopToken) -> Callable[[Callable[[], None]], object]:
+    """Return what has an event loop call something soon, told from any thread and without waiting."""
+    native: Any = token.native_token
+    soon: Callable[[Callable[[], None]], object] = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+    return soon
 
 
 async def _no_broker(events: Sequence[Event]) -> None:

@@ -142,6 +142,7 @@ class Run:
         self.plan, self.run_id, self.io = plan, run_id, io
         self.params, self.metadata, self.nominal = dict(params or {}), dict(metadata or {}), nominal
         self.fail_fast, self.keep = fail_fast, keep
+        self.live = False  # whether some task reads while its producer still runs
         self.state = State.PENDING
         self.reason = ""
         self.outcomes: dict[str, Outcome] = {}
@@ -588,6 +589,7 @@ class Run:
                 source for source in set(self.plan.inputs[name].values()) & making if self._reads_live(name, source)
             }
             if sources:
+                self.live = True
                 self._live[name] = Reader(sources)
                 for source in sources:
                     self._read_by.setdefault(source, []).append(name)
@@ -598,8 +600,14 @@ class Run:
         task = self.plan.tasks[name]
         if task.each is not None:
             return task.each == source
-        fed = [parameter for parameter, upstream in self.plan.inputs[name].items() if upstream == source]
-        return all(stream_kind(task.parameters[parameter].hint) != "list" for parameter in fed)
+        kinds = [
+            (upstream, stream_kind(task.parameters[parameter].hint))
+            for parameter, upstream in self.plan.inputs[name].items()
+        ]
+        # A plain iterator, read on an event loop, would hold it up until the next item is there.
+        on_loop = task.schema.is_async or any(kind == "async" for _, kind in kinds)
+        wanted = "async" if on_loop else "iterator"
+        return all(kind == wanted for upstream, kind in kinds if upstream == source)
 
     def _open_to(self, name: str) -> Collection[str]:
         """Return the producers that *name* reads live and that have not ended for good."""
