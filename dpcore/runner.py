@@ -28,12 +28,12 @@ from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
-from dpcore.clock import Clock
-from dpcore.errors import TaskTimeoutError, UnsupportedError
+from dpcore.clock import Clock, SystemClock
+from dpcore.errors import StoreError, TaskTimeoutError, UnsupportedError
 from dpcore.events import Event
 from dpcore.jobs import Items, Job, Message, Outcome, Ref, State, described, writable
 from dpcore.ports import Executor, IOManager, RunStore
-from dpcore.ports.runstore import RunRecord, TaskChange
+from dpcore.ports.runstore import Lease, RunRecord, TaskChange
 from dpcore.runs import Change, Run, Start
 
 __all__ = ("Publish", "Runner")
@@ -52,7 +52,9 @@ class Runner:
     """Drives *run* to its end, on *executor*, recording in *store*.
 
     *record* is what :meth:`~dpcore.ports.RunStore.begin` was given; *run_changed* and
-    *task_changed* are observers.
+    *task_changed* are observers.  With a *lease* it is renewed, and everything is recorded
+    under it: when somebody else has it, the run is broken off with
+    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.
     """
 
     def __init__(
@@ -66,13 +68,17 @@ class Runner:
         run_changed: Observers = (),
         task_changed: Observers = (),
         publish: Publish | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
         self._run_changed, self._task_changed = run_changed, task_changed
         self._publish = publish if publish is not None else _no_broker
         self._timers = _Timers(clock)
-        self._journal = _Journal(run.run_id, store, clock)
+        prints = run.plan.fingerprint_of if "durable" in store.capabilities else None  # it reads every task's source
+        self._journal = _Journal(run.run_id, store, clock, lease, prints)
+        self._lease = lease
+        self._holding = anyio.CancelScope()
         self._lazy = not (store.capabilities & {"durable", "shared"} or task_changed)
         self._flushing = False
         self._arrived: list[tuple[Start, Outcome]] = []
@@ -127,6 +133,19 @@ class Runner:
         """Wait until everything is recorded."""
         await self._ended.wait()
 
+    async def _hold(self, lease: Lease) -> None:
+        """Renew the lease until the run has ended.
+
+        By the time that really passes: whoever else wants the run sees only whether this is done.
+        """
+        with self._holding:
+            while True:
+                await _real.sleep(lease.ttl / 3)
+                try:
+                    await lease.renew(lease.ttl)
+                except StoreError as error:  # what follows will succeed, or else what is recorded will tell
+                    _log.warning("the lease on run %s could not be renewed: %s", self.run.run_id, error)
+
     # ---------------------------------------------------------------- lanes
 
     async def _sheltered(self) -> None:
@@ -135,6 +154,8 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as group:
                     self._group = self._timers.group = group
+                    if self._lease is not None:
+                        group.start_soon(self._hold, self._lease)
                     self._tell_run(State.PENDING, State.RUNNING)
                     await self._record()
         finally:
@@ -412,6 +433,7 @@ class Runner:
         self._timers.stop()
         self._recording = True  # by nobody else any more
         await self._journal.write(self.record)
+        self._holding.cancel()
         self._tell_run(State.RUNNING, self.run.state)
 
     # ---------------------------------------------------------------- live streams
@@ -499,10 +521,18 @@ class Runner:
 class _Journal:
     """Writes the transitions of one run into the run store, in groups."""
 
-    __slots__ = ("_clock", "_noted", "_run_id", "_store")
+    __slots__ = ("_clock", "_lease", "_noted", "_prints", "_run_id", "_store")
 
-    def __init__(self, run_id: str, store: RunStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        store: RunStore,
+        clock: Clock,
+        lease: Lease | None = None,
+        prints: Callable[[str], str] | None = None,
+    ) -> None:
         self._run_id, self._store, self._clock = run_id, store, clock
+        self._lease, self._prints = lease, prints
         self._noted: list[tuple[float, list[Change]]] = []
 
     @property
@@ -518,10 +548,16 @@ class _Journal:
     async def write(self, record: RunRecord | None = None) -> None:
         """Write all that was noted, in one piece, and the run's *record* with it if one is given; one at a time."""
         count = len(self._noted)
-        entries = [_entry(change, at) for at, changes in self._noted for change in changes]
+        entries = [self._entry(change, at) for at, changes in self._noted for change in changes]
         if entries or record is not None:
-            await self._store.append(self._run_id, entries, record=record)
+            await self._store.append(self._run_id, entries, record=record, lease=self._lease)
         del self._noted[:count]  # and not what was noted meanwhile
+
+    def _entry(self, change: Change, at: float) -> TaskChange:
+        entry = _entry(change, at)
+        if self._prints is not None and entry.state in _RAN and entry.index is None:
+            entry.fingerprint = self._prints(entry.task)
+        return entry
 
 
 class _Line:
@@ -692,14 +728,21 @@ def _soon(token: EventLoopToken) -> Callable[[Callable[[], None]], object]:
     return soon
 
 
+_real = SystemClock()
+_RAN = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT)
+
+
 async def _no_broker(events: Sequence[Event]) -> None:
     raise UnsupportedError("this runner", "publish", f"publish on {events[0].topic!r}")
 
 
 def _single(error: BaseException) -> BaseException:
-    """Take an exception out of the groups that task groups have put around it, where it is the only one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    """Take an exception out of the groups that task groups have put around it, where it is the only one, or all say the same."""
+    while isinstance(error, BaseExceptionGroup):
+        singles = [_single(one) for one in error.exceptions]
+        if len({(type(one), str(one)) for one in singles}) > 1:
+            break
+        error = singles[0]
     return error
 
 

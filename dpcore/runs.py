@@ -38,7 +38,9 @@ from dpcore.plans import Plan
 from dpcore.streams import LEAD, Flow, Reader
 from dpcore.tasks import Task
 
-__all__ = ("Change", "Retry", "Run", "Start")
+__all__ = ("Before", "Change", "Retry", "Run", "Start")
+
+_NONE: Mapping[int, Any] = {}
 
 Keep = Literal["all", "leaves"]
 
@@ -69,6 +71,20 @@ class Change(msgspec.Struct, frozen=True):
     outcome: Outcome | None
 
 
+class Before(msgspec.Struct, frozen=True):
+    """What had become of a run when it was broken off, or had ended, and is to go on.
+
+    *outcomes* are those of tasks that have ended for good, *items* the same of single items
+    of mapped tasks.  *begun* counts the attempts at a task, or at an item, that went before;
+    *free* how many of these its retries are not charged with.
+    """
+
+    outcomes: dict[str, Outcome] = {}
+    items: dict[str, dict[int, Outcome]] = {}
+    begun: dict[tuple[str, int | None], int] = {}
+    free: dict[tuple[str, int | None], int] = {}
+
+
 class _Mapped:
     """How far a mapped task is: items are taken in order, and retried one by one.
 
@@ -91,21 +107,44 @@ class _Mapped:
         "positions",
         "queued",
         "stopped",
+        "todo",
     )
 
-    def __init__(self, items: Items, *, first: int = 1, is_open: bool = False) -> None:
+    def __init__(
+        self,
+        items: Items,
+        before: Mapping[int, Outcome] = _NONE,
+        *,
+        fail_safe: bool = False,
+        first: int = 1,
+        is_open: bool = False,
+    ) -> None:
         self.items, self.first, self.highest, self.open = items, first, first, is_open
         self.queued = False  # whether the next item is among what is ready
         self.count = len(items)
         # Where the producer left items out, ours are counted without them.
         self.positions = [at for at in range(items.count) if at not in items.missing] if items.missing else None
-        self.next = 0  # the first item that was never taken
+        self.todo = [at for at in range(self.count) if at not in before] if before else range(self.count)
+        self.next = 0  # the first of these that was never taken
         self.inflight = 0  # taken, or waiting for a retry
-        self.ended = 0
+        self.ended = self.count - len(self.todo)
         self.attempts: dict[int, int] = {}  # of the items that needed more than one
         self.failed: dict[int, BaseException] = {}
         self.stopped: Outcome | None = None  # the outcome that ends the task before its items have ended
         self.duration = 0.0
+        for index, outcome in before.items():
+            self.duration += outcome.duration
+            if outcome.attempt > 1:
+                self.attempts[index] = outcome.attempt
+            if outcome.state is not State.SUCCEEDED and fail_safe:
+                self.failed[index] = outcome.error or TaskError(items.task, "failure", outcome.reason)
+            elif outcome.state is not State.SUCCEEDED:
+                self.stopped = outcome
+
+    @property
+    def left(self) -> int:
+        """How many items were never taken."""
+        return len(self.todo) - self.next
 
     def ref(self, index: int) -> Ref:
         """Return the ref of the item that job *index* receives."""
@@ -118,6 +157,7 @@ class Run:
     ``state`` is the run's, ``outcomes`` the tasks' that have ended.  ``changes``,
     ``retries`` and ``freed`` are for the driver to empty: transitions to record and
     to tell, attempts to start later, and results that no task will read again.
+    With *before*, it goes on with a run of that id that had come so far.
 
     If it is *live*, a task whose parameter is an iterator, or that is mapped over a stream,
     starts as soon as its producer has stored an item, and reads while it runs.  Then the
@@ -137,6 +177,7 @@ class Run:
         earlier: Mapping[str, Ref | Items] | None = None,
         fail_fast: bool = False,
         keep: Keep = "all",
+        before: Before | None = None,
         live: bool = False,
     ) -> None:
         self.plan, self.run_id, self.io = plan, run_id, io
@@ -176,10 +217,18 @@ class Run:
         self._failed = False
         self._flows: dict[str, Flow] = {}  # of the tasks whose items are read live
         self._live: dict[str, Reader[Start]] = {}  # by task that reads live
+        self._before = before or Before()
         if live:
             self._find_streams()
-        for name in [name for name in plan.order if not self._waits[name]]:
+        blocked = self._restore(self._before.outcomes)
+        for name in [name for name in plan.order if not self._waits[name] and name not in self.outcomes]:
             self._enable(name)
+        for name, reason in blocked:
+            self._end(name, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0))
+        if self._failed and fail_fast:
+            self._stop(_FAIL_FAST)
+        if not self._left:
+            self._conclude()
         self.release()
 
     def __repr__(self) -> str:
@@ -290,7 +339,7 @@ class Run:
     def record(self, start: Start, outcome: Outcome) -> None:
         """Take in how an attempt went that :meth:`take` gave; each attempt is recorded exactly once."""
         self._inflight -= 1
-        name, attempt, index = start.task, start.attempt, start.index
+        name, index = start.task, start.index
         reader = self._live.get(name)
         if reader is not None and not self._counts(start, reader, outcome):
             return
@@ -304,7 +353,7 @@ class Run:
                 outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
         if index is not None:
             self._record_item(start, outcome)
-        elif outcome.state in _FAILED and self._may_retry(name, attempt, outcome):
+        elif outcome.state in _FAILED and self._may_retry(start, outcome):
             self._retry(start, State.RUNNING, outcome)
         else:
             self._finish(name, State.RUNNING, outcome)
@@ -318,6 +367,25 @@ class Run:
 
     # ---------------------------------------------------------------- inside
 
+    def _restore(self, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
+        """Take in how tasks had ended before; return those that cannot run because of it, and why."""
+        blocked: list[tuple[str, str]] = []
+        ended = [name for name in self.plan.order if name in outcomes]
+        for name in ended:
+            self._set_outcome(name, State.PENDING, outcomes[name])
+        for name in ended:
+            for after in self.plan.dependents[name]:
+                if after in self.outcomes:
+                    continue
+                outcome = outcomes[name]
+                reason = self._blocked(after, name, outcome) if outcome.state is not State.SUCCEEDED else ""
+                if reason:
+                    blocked.append((after, reason))
+                else:
+                    self._waits[after] -= 1
+        self.changes.clear()  # they have been recorded and told
+        return blocked
+
     def _begin(self, start: Start) -> None:
         self._inflight += 1
         name, attempt, index = start.task, start.attempt, start.index
@@ -325,8 +393,9 @@ class Run:
             self.state = State.RUNNING
         old = self._states.get(name, State.PENDING)
         if old is not State.RUNNING:
+            first = attempt if index is None else self._mapped[name].first
             self._states[name] = State.RUNNING
-            self.changes.append(Change(name, None, attempt, old, State.RUNNING, None))
+            self.changes.append(Change(name, None, first, old, State.RUNNING, None))
         if self._flows:
             self._begin_live(start)
         if index is not None:
@@ -342,13 +411,16 @@ class Run:
             return
         items = self._stream_of(task)
         if items is None:
-            self._held.append((self._rank[name], 1, None))
+            first = Start(name, self._before.begun.get((name, None), 0) + 1)
+            if first.attempt > 1:
+                self._retrying[name, None] = first
+            self._held.append((self._rank[name], first.attempt, None))
             return
-        mapped = self._mapped[name] = _Mapped(items)
-        if len(items):
-            self._queue_items(name, mapped, len(items))
+        mapped = self._mapped[name] = _Mapped(items, self._before.items.get(name, {}), fail_safe=task.fail_safe)
+        if mapped.left and mapped.stopped is None:
+            self._queue_items(name, mapped, mapped.left)
         else:
-            self._end(name, State.PENDING, Outcome(state=State.SUCCEEDED, result=Items(self.run_id, name, 0)))
+            self._settle_items(name)
 
     def _queue_items(self, name: str, mapped: _Mapped, count: int) -> None:
         """Make *count* further items ready; only the first of all has an entry of its own."""
@@ -361,16 +433,16 @@ class Run:
     def _next_item(self, name: str, rank: int) -> Start | None:
         mapped = self._mapped[name]
         mapped.queued = False
-        if mapped.stopped is not None or mapped.next >= mapped.count:
+        if mapped.stopped is not None or not mapped.left:
             return None
-        index = mapped.next
+        index = mapped.todo[mapped.next]
         mapped.next += 1
         mapped.inflight += 1
-        if mapped.next < mapped.count:
+        if mapped.left:
             self._items_left -= 1
             mapped.queued = True
             heappush(self._ready, (rank, 1, _ITEMS))
-        return Start(name, mapped.first, index)
+        return Start(name, self._before.begun.get((name, index), mapped.first - 1) + 1, index)
 
     def _stream_of(self, task: Task) -> Items | None:
         """Return the items that *task* is mapped over; None if it is not mapped, or its stream was given by hand."""
@@ -386,9 +458,14 @@ class Run:
         for parameter, upstream in self.plan.earlier.get(name, {}).items():
             yield parameter, upstream, self._earlier[upstream]
 
-    def _may_retry(self, name: str, attempt: int, outcome: Outcome) -> bool:
-        task = self.plan.tasks[name]
-        if attempt - self._free_of(name) > task.max_retries or self.stopping or outcome.error is None:
+    def _tries(self, start: Start) -> int:
+        """Count the attempts that retries are charged with, up to this one."""
+        free = self._free_of(start.task) if self._live else 0
+        return start.attempt - (free or self._before.free.get((start.task, start.index), 0))
+
+    def _may_retry(self, start: Start, outcome: Outcome) -> bool:
+        task = self.plan.tasks[start.task]
+        if self._tries(start) > task.max_retries or self.stopping or outcome.error is None:
             return False
         return _matches(outcome.error, task.retry_on)
 
@@ -404,8 +481,7 @@ class Run:
         task = self.plan.tasks[start.task]
         most = float("inf") if task.max_delay is None else task.max_delay
         try:
-            made = start.attempt - self._free_of(start.task) - 1
-            delay = min(task.retry_delay * task.backoff**made, most)
+            delay = min(task.retry_delay * task.backoff ** (self._tries(start) - 1), most)
         except OverflowError:
             delay = most
         if task.jitter:
@@ -419,7 +495,7 @@ class Run:
         assert index is not None
         task, mapped = self.plan.tasks[name], self._mapped[name]
         mapped.duration += outcome.duration
-        if outcome.state in _FAILED and mapped.stopped is None and self._may_retry(name, attempt, outcome):
+        if outcome.state in _FAILED and mapped.stopped is None and self._may_retry(start, outcome):
             self._retry(start, State.RUNNING, outcome)
             return
         mapped.inflight -= 1
@@ -437,7 +513,7 @@ class Run:
         """Start no further items: one has failed for good, or the run is stopping."""
         mapped = self._mapped[name]
         mapped.stopped = outcome
-        self._items_left -= max(0, mapped.count - mapped.next - 1)
+        self._items_left -= max(0, mapped.left - 1)
         for key in [key for key in self._retrying if key[0] == name]:
             waiting = self._retrying.pop(key)
             mapped.inflight -= 1
@@ -487,7 +563,7 @@ class Run:
                 elif after not in self.outcomes:
                     ending.append((after, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0)))
         if self._failed and self.fail_fast:
-            self._stop("another task failed, and the run is to fail fast")
+            self._stop(_FAIL_FAST)
         if not self._left:
             self._conclude()
 
@@ -582,19 +658,29 @@ class Run:
     def _find_streams(self) -> None:
         """Find which tasks read the items of which others while these are being made."""
         tasks = self.plan.tasks
-        making = {name for name in self.plan.order if tasks[name].streams and tasks[name].each is None}
+        left = [name for name in self.plan.order if name not in self._before.outcomes]
+        making = {name for name in left if tasks[name].streams and tasks[name].each is None}
         self._read_by: dict[str, list[str]] = {}
-        for name in self.plan.order if making else ():
+        for name in left if making else ():
             sources = {
                 source for source in set(self.plan.inputs[name].values()) & making if self._reads_live(name, source)
             }
             if sources:
                 self.live = True
-                self._live[name] = Reader(sources)
+                reader = self._live[name] = Reader(sources)
+                self._resume_reader(name, reader)
                 for source in sources:
                     self._read_by.setdefault(source, []).append(name)
                     lead = tasks[source].lead
                     self._flows[source] = Flow(self.run_id, source, LEAD if lead is None else lead)
+
+    def _resume_reader(self, name: str, reader: Reader[Start]) -> None:
+        """Count the attempts of a reader on from those that went before; one that is mapped begins all of them anew."""
+        is_mapped = self.plan.tasks[name].each is not None
+        for (task, _), begun in self._before.begun.items():
+            if task == name:
+                reader.begun = max(reader.begun, begun)
+        reader.free = reader.begun if is_mapped else self._before.free.get((name, None), 0)
 
     def _reads_live(self, name: str, source: str) -> bool:
         task = self.plan.tasks[name]
@@ -680,6 +766,7 @@ class Run:
         further = flow.count - mapped.count
         if mapped.stopped is None:
             mapped.items, mapped.count, mapped.open = flow.items, flow.count, not flow.ended
+            mapped.todo = range(flow.count)
             if further:
                 self._queue_items(name, mapped, further)
             if flow.ended:
@@ -723,18 +810,12 @@ class Run:
     def _home(self, name: str, reader: Reader[Start]) -> None:
         """Have a reader whose work has come to nothing, and of which nothing runs any more, end or begin again."""
         if reader.fate is not None:
-            self._end(name, State.RUNNING, reader.fate)
+            self._end(name, State.RETRYING, reader.fate)
         elif self.stopping:
-            reason = self.reason or "another task failed, and the run is to fail fast"
-            self._end(name, State.RUNNING, Outcome(state=State.CANCELLED, reason=reason, attempt=reader.begun))
-        else:
-            why = Outcome(
-                state=State.CANCELLED, reason="the attempt whose items it read has failed", attempt=reader.begun
-            )
-            self._states[name] = State.RETRYING
-            self.changes.append(Change(name, None, reader.begun, State.RUNNING, State.RETRYING, why))
-            if not self._waits[name]:
-                self._enable(name)
+            reason = self.reason or _FAIL_FAST
+            self._end(name, State.RETRYING, Outcome(state=State.CANCELLED, reason=reason, attempt=reader.begun))
+        elif not self._waits[name]:
+            self._enable(name)
 
     def _flowed(self, start: Start, outcome: Outcome) -> Outcome:
         """Take in that an attempt of a producer has ended; return how it has."""
@@ -776,6 +857,10 @@ class Run:
         self._ready = [entry for entry in self._ready if entry[0] != rank]
         heapify(self._ready)
         reader.free = reader.begun
+        if self._states.get(name) is State.RUNNING:  # known before its producer can end: what it did is never resumed
+            why = Outcome(state=State.CANCELLED, reason=_LOST, attempt=reader.begun)
+            self._states[name] = State.RETRYING
+            self.changes.append(Change(name, None, reader.begun, State.RUNNING, State.RETRYING, why))
         for source in reader.sources:
             self._flows[source].leave(name)
             self._give_room(self._flows[source])
@@ -784,7 +869,7 @@ class Run:
             self.void += reader.running
             reader.void |= reader.running
             reader.running.clear()
-        elif not reader.void and self._states.get(name) is State.RUNNING:
+        elif not reader.void and self._states.get(name) is State.RETRYING:
             self._home(name, reader)
 
     def _forget_items(self, name: str, mapped: _Mapped, reader: Reader[Start]) -> None:
@@ -795,7 +880,7 @@ class Run:
             if len(made):
                 self.freed.append(made)
         if mapped.stopped is None:
-            self._items_left -= max(0, mapped.count - mapped.next - 1)
+            self._items_left -= max(0, mapped.left - 1)
             for key in [key for key in self._retrying if key[0] == name]:
                 waiting = self._retrying.pop(key)
                 change = Change(name, waiting.index, waiting.attempt - 1, State.RETRYING, State.CANCELLED, None)
@@ -861,6 +946,8 @@ def _is_async_stream(source: Ref | Stream) -> bool:
     return type(source) is Stream and source.how == "async"
 
 
+_LOST = "the attempt whose items it read has failed"
+_FAIL_FAST = "another task failed, and the run is to fail fast"
 _ITEMS = -1  # in the heap: the next item of a mapped task, whichever it is then
 _FAILED = frozenset({State.FAILED, State.TIMED_OUT})
 _NOT_RUN = frozenset({State.SKIPPED, State.CANCELLED})
