@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
+import msgspec
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from dpcore.clock import Clock, SystemClock
@@ -26,14 +29,17 @@ from dpcore.errors import (
     MissingInputError,
     NotSharedError,
     NoValueError,
+    ParamsLostError,
     PlanningError,
     RunCancelledError,
     RunExistsError,
     RunFailedError,
+    RunHeldError,
     RunningLoopError,
     RunNotFoundError,
     SelectionError,
     SettingError,
+    StoreError,
     TaskError,
     TaskNotFoundError,
     UnguardedScriptError,
@@ -47,19 +53,24 @@ from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
 from dpcore.ports import Adapter, Broker, Executor, IOManager, RunStore, Subscription
 from dpcore.ports.broker import subscription
-from dpcore.ports.runstore import RunHistory, RunRecord
+from dpcore.ports.runstore import Lease, RunHistory, RunRecord
 from dpcore.ports.subscription import Acknowledge
+from dpcore.processes import shown_process
 from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, reaction_name
+from dpcore.resuming import Rest, rest, result_of
 from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
-from dpcore.words import nearest, printed
+from dpcore.words import Shown, listed, nearest, printed
 
 __all__ = ("App", "Result", "loop_is_running", "run")
 
+_log = logging.getLogger("dpcore.app")
+
 _PORTS: Mapping[str, type[Adapter]] = {"broker": Broker, "io": IOManager, "executor": Executor, "store": RunStore}
 _PLANNED = frozenset({"tags", "root_tasks", "include_upstream", "exclude", "from_run", "strict"})
+_LEASED = 30.0  # seconds that a run belongs to who drives it without having said that it still does
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
 
 
@@ -584,12 +595,7 @@ class App:
         }
         plan = self._planned(selection, params or {}, arguments)
         written = plan.order if selection and isinstance(selection[0], Plan) else selection
-        executor, io, store = await self.executor(), await self.io(), await self.store()
-        if not 1 <= executor.slots <= executor.window:
-            problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
-            raise SettingError(f"executor {executor}", "slots", problem)
-        if not executor.in_process and "shared" not in io.capabilities:
-            raise PlanningError("cannot plan", [NotSharedError(str(executor), str(io))])
+        executor, io, store = await self._to_run_with()
         run = Run(
             plan,
             self._new_run_id() if run_id is None else check_id(run_id, "run id"),
@@ -600,12 +606,134 @@ class App:
             earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
+            live="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):
             raise RunExistsError(run.run_id, str(store))
-        result = await self._drive(run, record, executor, store, io)
+        # Begun first: who dies in between leaves a run that can be resumed, and no lease on nothing.
+        lease = await store.lease(f"run/{run.run_id}", _LEASED)
+        if lease is None:
+            raise RunExistsError(run.run_id, str(store))
+        result = await self._drive(run, record, executor, store, io, lease)
         return result.raise_for_failure() if check else result
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        from_: Selector | Iterable[Selector] = (),
+        changed: bool = False,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        check: bool = True,
+    ) -> Result:
+        """Run what is left of a run that was broken off, or that has ended and did not succeed.
+
+        What has succeeded is not run again, and of a run that was broken off neither is
+        what had failed: an outcome that is recorded counts.  The tasks in *from_* are run again
+        all the same, and with *changed* those whose code or inputs have changed since; each
+        with all that waits for it.  Without *changed*, those are told by a warning in the log.
+
+        The run is planned again, from the tasks that this app has now, as it was selected.  What
+        it was given is recorded; *params* and *metadata* replace it, and are needed where it did not pickle.
+
+        Raises :class:`~dpcore.errors.RunNotFoundError`, :class:`~dpcore.errors.RunHeldError` while
+        somebody drives the run, :class:`~dpcore.errors.RunEndedError` if it has succeeded, and
+        :class:`~dpcore.errors.PlanningError` if it cannot be planned any more, or
+        a result that is needed is gone.
+        """
+        _refuse_while_loading()
+        check_id(run_id, "run id")
+        check_argument("changed", changed, bool, "True or False")
+        check_argument("check", check, bool, "True or False")
+        check_argument("params", params, Mapping | None, "a mapping from parameter to value")
+        check_argument("metadata", metadata, Mapping | None, "a mapping")
+        begin = [from_] if isinstance(from_, str) or callable(from_) else from_
+        check_argument("from_", begin, Iterable, "names of tasks, or their functions, in a list")
+        executor, io, store = await self._to_run_with()
+        await store.get(run_id)  # a name that is misspelt shall leave no lease
+        lease = await self._leased(run_id, store)
+        try:
+            history = await store.get(run_id)  # of which nothing changes any more
+            run, left, record = await self._remaining(
+                history, self._named(begin), changed, (params, metadata), store, io
+            )
+            await store.append(run_id, left.changes, record=record, lease=lease)
+        except BaseException:
+            await _released(lease)
+            raise
+        if differing := [name for name in left.changed if name in left.before.outcomes]:
+            told = "%s changed since run %s, and will not be run again; to have that done: changed=True, --changed"
+            _log.warning(told, listed(differing), run_id)
+        result = await self._drive(run, record, executor, store, io, lease)
+        return result.raise_for_failure() if check else result
+
+    async def _remaining(
+        self,
+        history: RunHistory,
+        begin: list[str],
+        changed: bool,
+        given: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+        store: RunStore,
+        io: IOManager,
+    ) -> tuple[Run, Rest, RunRecord]:
+        """Make what is left of a run: the run to drive, what it leaves out, and what to record."""
+        record = history.record
+        params, metadata = _carried(record, *given)
+        arguments = dict(record.selection)
+        plan = self.plan(*arguments.pop("selection", ()), params=params, **arguments)
+        left = rest(plan, history, at=self.clock.now().timestamp(), begin=begin, changed=changed)
+        run = Run(
+            plan,
+            record.run_id,
+            io=io,
+            params=params,
+            metadata=metadata,
+            nominal=datetime.fromisoformat(record.nominal) if record.nominal is not None else None,
+            earlier=await self._earlier(plan, store, io),
+            fail_fast=record.fail_fast,
+            keep=cast(Keep, record.keep),
+            before=left.before,
+        )
+        await to_thread.run_sync(_check_there, run, io)
+        fresh = self._record(run, (), {}, durable="durable" in store.capabilities)
+        kept = {name: getattr(record, name) for name in ("began", "selection", "params", "metadata", "carried")}
+        if given != (None, None):
+            kept = {name: kept[name] for name in ("began", "selection")}
+        source = fresh.source or record.source
+        return run, left, msgspec.structs.replace(fresh, source=source, **kept)
+
+    def _named(self, selectors: Iterable[Selector]) -> list[str]:
+        """Return the names of tasks that are given by name or function."""
+        found: list[str] = []
+        for one in selectors:
+            names = [one] if isinstance(one, str) else self.registry.named(one)
+            if not names:
+                raise TaskNotFoundError(Shown(printed(one)), self.registry)
+            found += names
+        return found
+
+    async def _leased(self, run_id: str, store: RunStore) -> Lease:
+        """Take the lease of a run that is there."""
+        if run_id in self._runners:
+            raise RunHeldError(run_id, "this App")
+        lease = await store.lease(f"run/{run_id}", _LEASED)
+        if lease is None:
+            who, until = await store.holder(f"run/{run_id}") or ("", 0.0)
+            when = f"{datetime.fromtimestamp(until).astimezone():%H:%M:%S}" if until else "a moment"
+            raise RunHeldError(run_id, shown_process(who), when)
+        return lease
+
+    async def _to_run_with(self) -> tuple[Executor, IOManager, RunStore]:
+        """Return what every run needs, once it is clear that it goes together."""
+        executor, io, store = await self.executor(), await self.io(), await self.store()
+        if not 1 <= executor.slots <= executor.window:
+            problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
+            raise SettingError(f"executor {executor}", "slots", problem)
+        if not executor.in_process and "shared" not in io.capabilities:
+            raise PlanningError("cannot plan", [NotSharedError(str(executor), str(io))])
+        return executor, io, store
 
     def _planned(
         self, selection: tuple[Selector | Plan, ...], params: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -635,7 +763,9 @@ class App:
             await runner.flush()
         return await (await self.store()).get(run_id)
 
-    async def _drive(self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager) -> Result:
+    async def _drive(
+        self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager, lease: Lease
+    ) -> Result:
         began = self.clock.monotonic()
         run_changed = self.plugins.observers("dpcore_run_changed")
         task_changed = self.plugins.observers("dpcore_task_changed")
@@ -656,6 +786,7 @@ class App:
             run_changed,
             task_changed,
             publish,
+            lease,
         )
         try:
             if announcer is None:
@@ -665,6 +796,7 @@ class App:
                     await runner.drive()
         finally:
             del self._runners[run.run_id]
+            await _released(lease)
         return Result(run, io, self.clock.monotonic() - began, self._folder)
 
     async def _publish_of_tasks(self, events: Sequence[Event], announcer: Announcer | None = None) -> None:
@@ -687,12 +819,8 @@ class App:
                 faults.append(
                     MissingInputError(name, parameter, up, (), f"run {plan.from_run!r} cannot give it: it {state}")
                 )
-            elif change.count is None:
-                found[up] = Ref(plan.from_run, up, change.result)
             else:
-                found[up] = Items(
-                    plan.from_run, up, change.count, int(change.result), change.attempts, frozenset(change.missing)
-                )
+                found[up] = cast("Ref | Items", result_of(plan.from_run, change))
             result = found.get(up)
             first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
             if first is not None and not io.exists(first):
@@ -730,6 +858,9 @@ class App:
             settings={kind: self._described(kind) for kind in ("executor", "io", "store")},
             plan_id=run.plan.id,
             fingerprint=run.plan.fingerprint if durable else "",  # it reads every task's source
+            fail_fast=run.fail_fast,
+            keep=run.keep,
+            nominal=run.nominal.isoformat() if run.nominal is not None else None,
             tasks=len(run.plan),
         )
 
@@ -743,6 +874,49 @@ def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
             f"the name of an adapter with what it is told, in one string{cure}, or an object of class {port.__name__}"
         )
         raise ArgumentError(kind, value, wanted)
+
+
+async def _released(lease: Lease) -> None:
+    """Give a lease back; whatever else went wrong has been said, and the lease ends by itself."""
+    with anyio.CancelScope(shield=True), suppress(StoreError):
+        await lease.release()
+
+
+def _carried(
+    record: RunRecord, params: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the parameters and the metadata of a run, unless they are given anew."""
+    if params is not None and metadata is not None:
+        return params, metadata
+    recorded: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    lost = [*(record.params if params is None else ()), *(record.metadata if metadata is None else ())]
+    if record.carried is not None and lost:
+        try:
+            recorded = pickle.loads(record.carried)
+        except Exception as error:
+            raise ParamsLostError(record.run_id, lost, described(error)) from error
+    elif lost:
+        raise ParamsLostError(record.run_id, lost, "they do not pickle")
+    return (recorded[0] if params is None else params, recorded[1] if metadata is None else metadata)
+
+
+def _check_there(run: Run, io: IOManager) -> None:
+    """Raise if a result that a task will read, and that was made before, is gone."""
+    looked: dict[str, Ref | None] = {}
+    faults: list[Exception] = []
+    for name, inputs in run.plan.inputs.items():
+        if name in run.outcomes:
+            continue
+        for parameter, up in inputs.items():
+            if up not in looked:
+                result = run.outcomes[up].result if up in run.outcomes else None
+                refs = [result] if isinstance(result, Ref) else result or ()
+                looked[up] = next((ref for ref in refs if not io.exists(ref)), None)
+            if (gone := looked[up]) is not None:
+                problem = f"{io} holds no whole result {gone}; have it made again (from_=[{up!r}], --from {up})"
+                faults.append(MissingInputError(name, parameter, up, (), problem))
+    if faults:
+        raise PlanningError(f"cannot resume run {run.run_id!r}", faults)
 
 
 def _check_running(arguments: Mapping[str, Any]) -> None:

@@ -49,6 +49,7 @@ __all__ = (
     "NoValueError",
     "NotSharedError",
     "ParamError",
+    "ParamsLostError",
     "PayloadError",
     "PlanningError",
     "PluginError",
@@ -63,8 +64,10 @@ __all__ = (
     "ResultNotStoredError",
     "RouteNotFoundError",
     "RunCancelledError",
+    "RunEndedError",
     "RunExistsError",
     "RunFailedError",
+    "RunHeldError",
     "RunNotFoundError",
     "RunningLoopError",
     "SelectionError",
@@ -620,6 +623,48 @@ class RunExistsError(DpcoreError, ValueError):
 
     def __str__(self) -> str:
         return f"a run {self.run_id!r} is already recorded in {self.store}; leave the run id out to get a new one"
+
+
+class RunHeldError(DpcoreError, RuntimeError):
+    """A run cannot be touched, because somebody drives it: *holder*, which has it until *until*."""
+
+    def __init__(self, run_id: str, holder: str, until: str = "") -> None:
+        super().__init__(run_id, holder, until)
+        self.run_id, self.holder, self.until = run_id, holder, until
+
+    def __str__(self) -> str:
+        held = f"run {self.run_id!r} is being run by {self.holder}"
+        if not self.until:
+            return f"{held}; cancel it, or wait until it has ended"
+        return f"{held}; cancel it there, or, if that was killed, try again after {self.until}"
+
+
+class RunEndedError(DpcoreError, ValueError):
+    """A run has succeeded, so nothing of it is left to be run; the tasks *changed* have changed since."""
+
+    def __init__(self, run_id: str, changed: Iterable[str] = ()) -> None:
+        super().__init__(run_id, tuple(changed))
+        self.run_id, self.changed = run_id, self.args[1]
+
+    def __str__(self) -> str:
+        cure = "to run a part of it again, name the task to begin at (from_=, --from)"
+        if self.changed:
+            cure = f"{listed(self.changed, 5)} changed since: to run that again, ask for it (changed=True, --changed)"
+        return f"run {self.run_id!r} has succeeded, and nothing of it is left; {cure}"
+
+
+class ParamsLostError(DpcoreError, ValueError):
+    """The parameters of a run could not be recorded whole, so they must be given again."""
+
+    def __init__(self, run_id: str, params: Iterable[str], problem: str) -> None:
+        super().__init__(run_id, tuple(params), problem)
+        self.run_id, self.params, self.problem = run_id, self.args[1], problem
+
+    def __str__(self) -> str:
+        return (
+            f"the parameters of run {self.run_id!r} ({listed(self.params, 5)}) are not recorded whole: {self.problem}; "
+            "give them again: app.resume(..., params=..., metadata=...)"
+        )
 
 
 class LeaseLostError(DpcoreError, RuntimeError):

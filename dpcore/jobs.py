@@ -25,14 +25,21 @@ import msgspec
 from dpcore.errors import FunctionNotFoundError, InvalidIdError, TaskError
 
 __all__ = (
+    "Enough",
     "Function",
     "Items",
     "Job",
+    "Left",
+    "Message",
     "Outcome",
+    "Reading",
     "Ref",
     "Results",
+    "Room",
     "State",
+    "Stored",
     "Stream",
+    "There",
     "check_id",
     "described",
     "load_script",
@@ -155,10 +162,67 @@ class Items(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """The items of a stream as an input: *how* the parameter wants them."""
+    """The items of a stream as an input: *how* the parameter wants them.
+
+    Of a *live* one, which its producer is still making, *items* say only whose they
+    are: the line tells how many there are (:class:`There`).
+    """
 
     items: Items
     how: Literal["list", "iterator", "async"] = "list"
+    live: bool = False
+
+
+# ---------------------------------------------------------------- what goes over the line of a running job
+
+
+class Stored(msgspec.Struct, frozen=True, tag=True):
+    """Said by a job that streams: its items before *count* are stored."""
+
+    count: int
+
+
+class Reading(msgspec.Struct, frozen=True, tag=True):
+    """Said by a job that reads the stream of *task* live: it has read the items before *index*.
+
+    If it *waits*, it goes on only when it is told that there is item *index*, or that
+    there is none.
+    """
+
+    task: str
+    index: int
+    waits: bool = False
+
+
+class Left(msgspec.Struct, frozen=True, tag=True):
+    """Said by a job that was reading the stream of *task* live, and reads no more of it."""
+
+    task: str
+
+
+class Room(msgspec.Struct, frozen=True, tag=True):
+    """Said to a job that streams: it may store its items before *count*, and waits before it makes further ones."""
+
+    count: int
+
+
+class Enough(msgspec.Struct, frozen=True, tag=True):
+    """Said to a job that streams: nobody wants further items, so it ends here, and well."""
+
+
+class There(msgspec.Struct, frozen=True, tag=True):
+    """Said to a job that reads the stream of *task* live: the items before *count* can be loaded.
+
+    If it has *ended*, there are no others.
+    """
+
+    task: str
+    count: int
+    ended: bool = False
+
+
+Message = Stored | Reading | Left | Room | Enough | There
+"""Each pickles, and packs with msgspec: a few bytes."""
 
 
 class Results(Protocol):
@@ -316,7 +380,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     *inputs* are loaded from *io* by the worker, *arguments* are values as they are;
     both are keyed by parameter.  Names in *positional* are passed by position.
-    A job that *streams* stores each item of its output under a ref of its own.
+    A job that *streams* stores each item of its output under a ref of its own; where
+    *room* is a number it says so, item by item, and at first may store that many.
     One that *is_async* is a coroutine function, or reads a stream with ``async for``:
     it runs on an event loop.
     """
@@ -331,6 +396,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, Any] = {}
     positional: tuple[str, ...] = ()
     streams: bool = False
+    room: int | None = None
     is_async: bool = False
     timeout: float | None = None
     params: Mapping[str, Any] = {}
@@ -342,6 +408,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Where the value of this job is stored."""
         item = "" if self.index is None else f"-{self.index:08d}"
         return Ref(self.run_id, self.task, f"{self.attempt}{item}")
+
+    @property
+    def talks(self) -> bool:
+        """Whether it reads or feeds a live stream, and so needs a line."""
+        return self.room is not None or any(type(source) is Stream and source.live for source in self.inputs.values())
 
     def __str__(self) -> str:
         item = "" if self.index is None else f"[{self.index}]"

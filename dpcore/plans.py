@@ -140,6 +140,13 @@ class Plan:
         prints = "\0".join(f"{name}\1{self.tasks[name].fingerprint}" for name in sorted(self.order))
         return hashlib.sha256(f"{self.id}\0{prints}".encode()).hexdigest()[:16]
 
+    def fingerprint_of(self, name: str) -> str:
+        """16 hex digits that cover one task's own fingerprint and what it receives and waits for."""
+        fed = sorted([*self.inputs.get(name, {}).items(), *self.earlier.get(name, {}).items()])
+        parts = [self.tasks[name].fingerprint, *(f"{parameter}\1{up}" for parameter, up in fed)]
+        parts += ["", *sorted(self.needs[name])]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
     def ready(self, done: Collection[str]) -> list[str]:
         """Return the tasks that are not in *done* and need nothing outside of it, in the order of the plan."""
         ended = done if isinstance(done, set | frozenset | Mapping) else set(done)

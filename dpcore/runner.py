@@ -14,10 +14,13 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from functools import partial
 from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -25,12 +28,12 @@ from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
-from dpcore.clock import Clock
-from dpcore.errors import TaskTimeoutError, UnsupportedError
+from dpcore.clock import Clock, SystemClock
+from dpcore.errors import StoreError, TaskTimeoutError, UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Items, Job, Outcome, Ref, State, described, writable
+from dpcore.jobs import Items, Job, Message, Outcome, Ref, State, described, writable
 from dpcore.ports import Executor, IOManager, RunStore
-from dpcore.ports.runstore import RunRecord, TaskChange
+from dpcore.ports.runstore import Lease, RunRecord, TaskChange
 from dpcore.runs import Change, Run, Start
 
 __all__ = ("Publish", "Runner")
@@ -49,7 +52,9 @@ class Runner:
     """Drives *run* to its end, on *executor*, recording in *store*.
 
     *record* is what :meth:`~dpcore.ports.RunStore.begin` was given; *run_changed* and
-    *task_changed* are observers.
+    *task_changed* are observers.  With a *lease* it is renewed, and everything is recorded
+    under it: when somebody else has it, the run is broken off with
+    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.
     """
 
     def __init__(
@@ -63,13 +68,17 @@ class Runner:
         run_changed: Observers = (),
         task_changed: Observers = (),
         publish: Publish | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
         self._run_changed, self._task_changed = run_changed, task_changed
         self._publish = publish if publish is not None else _no_broker
         self._timers = _Timers(clock)
-        self._journal = _Journal(run.run_id, store, clock)
+        prints = run.plan.fingerprint_of if "durable" in store.capabilities else None  # it reads every task's source
+        self._journal = _Journal(run.run_id, store, clock, lease, prints)
+        self._lease = lease
+        self._holding = anyio.CancelScope()
         self._lazy = not (store.capabilities & {"durable", "shared"} or task_changed)
         self._flushing = False
         self._arrived: list[tuple[Start, Outcome]] = []
@@ -77,12 +86,18 @@ class Runner:
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._lines: set[_Line] = set()
+        self._by_start: dict[Start, _Line] = {}  # of a run with live streams
+        self._heard: deque[tuple[_Line, Message]] = deque()  # from threads
+        self._is_told = False  # that there is something in it
         self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
         self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
         self._thread = threading.get_ident()
         self._token: EventLoopToken = current_token()
+        self._soon = _soon(self._token)
+        # What a thread makes the loop do has that thread's context; jobs begun from there must have the run's.
+        self._hear_here = partial(copy_context().run, self._hear_threads)
 
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
@@ -118,6 +133,19 @@ class Runner:
         """Wait until everything is recorded."""
         await self._ended.wait()
 
+    async def _hold(self, lease: Lease) -> None:
+        """Renew the lease until the run has ended.
+
+        By the time that really passes: whoever else wants the run sees only whether this is done.
+        """
+        with self._holding:
+            while True:
+                await _real.sleep(lease.ttl / 3)
+                try:
+                    await lease.renew(lease.ttl)
+                except StoreError as error:  # what follows will succeed, or else what is recorded will tell
+                    _log.warning("the lease on run %s could not be renewed: %s", self.run.run_id, error)
+
     # ---------------------------------------------------------------- lanes
 
     async def _sheltered(self) -> None:
@@ -126,6 +154,8 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as group:
                     self._group = self._timers.group = group
+                    if self._lease is not None:
+                        group.start_soon(self._hold, self._lease)
                     self._tell_run(State.PENDING, State.RUNNING)
                     await self._record()
         finally:
@@ -145,12 +175,18 @@ class Runner:
 
         All of them share one scope, because to open one costs as much as a small task.
         """
+        run_is_live = self.run.live
         with anyio.CancelScope() as scope:
             while start is not None:
                 job = self.run.job(start)
                 line = _Line(self, job, scope)
                 if job.timeout is not None:
                     self.arm(line, job.timeout, began=False)
+                if run_is_live:
+                    self._by_start[start] = line
+                    if job.talks:
+                        line.open(start)
+                    self._say()
                 self._note_running()
                 outcome: Outcome | None = None
                 outcome = await self._perform(job, line)
@@ -158,6 +194,8 @@ class Runner:
                     break
                 if outcome.events:
                     break
+                if run_is_live:
+                    del self._by_start[start]
                 self._arrived.append((start, outcome))
                 if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
@@ -166,6 +204,7 @@ class Runner:
                 start = self.run.take()
         if start is None:
             return None
+        self._by_start.pop(start, None)
         outcome = await self._judged(job, line, outcome)
         if outcome.events and outcome.state is State.SUCCEEDED:
             outcome = await self._published(outcome)
@@ -283,14 +322,17 @@ class Runner:
                 run.release()
                 if self._task_changed:
                     self._tell(changes)
+                if run.live:
+                    self._say()
+                    self._stop_void()
                 if run.freed:
                     await self._free()
-                if run.retries:
-                    self._wait_for_retries()
+                self._wait_for_retries()
                 if run.stopping:
                     self._stop_jobs()
                 if not (self._arrived or run.changes):
                     break
+            run.release()  # what was heard meanwhile depends on nothing that is not recorded
             if run.available > lanes_to_be:
                 self._feed(lanes_to_be)
         finally:
@@ -315,7 +357,8 @@ class Runner:
         self._take_in()
         run.release()
         is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
-        return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)
+        is_quiet = not (run.freed or run.retries or run.says or run.void)
+        return is_quiet and not (is_lane_wanted or run.ended or run.stopping)
 
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
@@ -352,7 +395,7 @@ class Runner:
                     await self._journal.write()
                 finally:
                     self._recording = False
-                if self._arrived or self.run.changes:
+                if self._arrived or self.run.changes or self.run.live:
                     await self._record()
         finally:
             if written is not None:
@@ -390,7 +433,53 @@ class Runner:
         self._timers.stop()
         self._recording = True  # by nobody else any more
         await self._journal.write(self.record)
+        self._holding.cancel()
         self._tell_run(State.RUNNING, self.run.state)
+
+    # ---------------------------------------------------------------- live streams
+
+    def hear(self, line: _Line, message: Message) -> None:
+        """Take in what a job says; callable from any thread, and never waits."""
+        if threading.get_ident() == self._thread:
+            self._hear_all([(line, message)])
+            return
+        self._heard.append((line, message))
+        if not self._is_told:
+            self._is_told = True
+            self._soon(self._hear_here)
+
+    def _hear_threads(self) -> None:
+        self._is_told = False  # first: what is said from here on is told again
+        heard = []
+        while self._heard:
+            heard.append(self._heard.popleft())
+        self._hear_all(heard)
+
+    def _hear_all(self, heard: Sequence[tuple[_Line, Message]]) -> None:
+        run = self.run
+        for line, message in heard:
+            if not line.over and line.start is not None:
+                run.hear(line.start, message)
+        self._say()
+        if not self._recording:
+            run.release()
+            if run.available and self._group is not None and not run.ended:
+                self._feed(0)
+
+    def _say(self) -> None:
+        says, self.run.says = self.run.says, []
+        for start, message in says:
+            line = self._by_start.get(start)
+            if line is not None and line.post is not None:
+                line.post.put(message)
+
+    def _stop_void(self) -> None:
+        """Stop the jobs whose work has come to nothing."""
+        for start in self.run.void:
+            line = self._by_start.get(start)
+            if line is not None and line.scope is not None:
+                line.scope.cancel()
+        self.run.void.clear()
 
     # ---------------------------------------------------------------- observers
 
@@ -432,10 +521,18 @@ class Runner:
 class _Journal:
     """Writes the transitions of one run into the run store, in groups."""
 
-    __slots__ = ("_clock", "_noted", "_run_id", "_store")
+    __slots__ = ("_clock", "_lease", "_noted", "_prints", "_run_id", "_store")
 
-    def __init__(self, run_id: str, store: RunStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        store: RunStore,
+        clock: Clock,
+        lease: Lease | None = None,
+        prints: Callable[[str], str] | None = None,
+    ) -> None:
         self._run_id, self._store, self._clock = run_id, store, clock
+        self._lease, self._prints = lease, prints
         self._noted: list[tuple[float, list[Change]]] = []
 
     @property
@@ -451,16 +548,22 @@ class _Journal:
     async def write(self, record: RunRecord | None = None) -> None:
         """Write all that was noted, in one piece, and the run's *record* with it if one is given; one at a time."""
         count = len(self._noted)
-        entries = [_entry(change, at) for at, changes in self._noted for change in changes]
+        entries = [self._entry(change, at) for at, changes in self._noted for change in changes]
         if entries or record is not None:
-            await self._store.append(self._run_id, entries, record=record)
+            await self._store.append(self._run_id, entries, record=record, lease=self._lease)
         del self._noted[:count]  # and not what was noted meanwhile
+
+    def _entry(self, change: Change, at: float) -> TaskChange:
+        entry = _entry(change, at)
+        if self._prints is not None and entry.state in _RAN and entry.index is None:
+            entry.fingerprint = self._prints(entry.task)
+        return entry
 
 
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "given", "job", "runner", "scope", "timed_out")
+    __slots__ = ("began", "given", "job", "post", "runner", "scope", "start", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
@@ -469,6 +572,8 @@ class _Line:
         self.given = runner.clock.monotonic()
         self.began: float | None = None
         self.timed_out = False
+        self.start: Start | None = None
+        self.post: _Post | None = None
 
     @property
     def over(self) -> bool:
@@ -490,6 +595,12 @@ class _Line:
     def end(self) -> None:
         """Let go of everything: its timer may be due in an hour only."""
         self.scope = self.job = self.runner = None
+        if self.post is not None:
+            self.post.close()
+
+    def open(self, start: Start) -> None:
+        """Have messages pass for the attempt *start*."""
+        self.start, self.post = start, _Post()
 
     def publish(self, event: Event) -> None:
         runner = self.runner
@@ -497,11 +608,71 @@ class _Line:
             raise RuntimeError(f"the job was given up, so nothing was published on {event.topic!r}")
         runner.publish_now(event)
 
-    async def send(self, message: Any) -> None:
-        raise UnsupportedError("this runner", "streams", f"take {message!r} from a running job")
+    def send(self, message: Message) -> None:
+        runner = self.runner
+        if runner is not None and self.post is not None:
+            runner.hear(self, message)
 
-    async def receive(self) -> Any:
-        raise UnsupportedError("this runner", "streams", "say anything to a running job")
+    async def receive(self) -> Message:
+        return await self._open_post.receive()
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        return self._open_post.receive_sync(wait=wait)
+
+    @property
+    def _open_post(self) -> _Post:
+        if self.post is None:
+            raise UnsupportedError("this job", "streams", "be told anything: it reads and feeds no live stream")
+        return self.post
+
+
+class _Post:
+    """What is said to one running job, for it to take out in a thread or on an event loop."""
+
+    __slots__ = ("_closed", "_condition", "_event", "_said", "_thread")
+
+    def __init__(self) -> None:
+        self._said: deque[Message] = deque()
+        self._condition = threading.Condition()
+        self._event = anyio.Event()
+        self._thread = threading.get_ident()
+        self._closed = False
+
+    def put(self, message: Message) -> None:
+        """Say *message*; on the runner's event loop."""
+        with self._condition:
+            self._said.append(message)
+            self._condition.notify_all()
+        self._event.set()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the job is over, or was given up."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        self._event.set()
+
+    async def receive(self) -> Message:
+        """Wait for the next message on an event loop."""
+        if threading.get_ident() != self._thread:  # a loop of the job's own
+            return cast(Message, await to_thread.run_sync(self.receive_sync))
+        while (message := self.receive_sync(wait=False)) is None:
+            if self._event.is_set():
+                self._event = anyio.Event()
+            else:
+                await self._event.wait()
+        return message
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        """Wait for the next message in a thread."""
+        with self._condition:
+            while not self._said:
+                if self._closed:
+                    raise RuntimeError("the job was given up, so there is nothing more to hear")
+                if not wait:
+                    return None
+                self._condition.wait()
+            return self._said.popleft()
 
 
 class _Timers:
@@ -550,14 +721,28 @@ class _Timers:
             self._until, self._sleeper = float("inf"), None
 
 
+def _soon(token: EventLoopToken) -> Callable[[Callable[[], None]], object]:
+    """Return what has an event loop call something soon, told from any thread and without waiting."""
+    native: Any = token.native_token
+    soon: Callable[[Callable[[], None]], object] = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+    return soon
+
+
+_real = SystemClock()
+_RAN = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT)
+
+
 async def _no_broker(events: Sequence[Event]) -> None:
     raise UnsupportedError("this runner", "publish", f"publish on {events[0].topic!r}")
 
 
 def _single(error: BaseException) -> BaseException:
-    """Take an exception out of the groups that task groups have put around it, where it is the only one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    """Take an exception out of the groups that task groups have put around it, where it is the only one, or all say the same."""
+    while isinstance(error, BaseExceptionGroup):
+        singles = [_single(one) for one in error.exceptions]
+        if len({(type(one), str(one)) for one in singles}) > 1:
+            break
+        error = singles[0]
     return error
 
 

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[^\W\d]\w*([.\-]\w+)*\Z")
 _LONGEST_NAME = 200
 _SETTINGS = (
     "name", "tags", "dependencies", "description", "max_retries", "retry_delay", "backoff", "max_delay", "jitter",
-    "retry_on", "timeout", "fail_safe", "stream_output", "each", "inputs", "version",
+    "retry_on", "timeout", "fail_safe", "stream_output", "lead", "drain", "each", "inputs", "version",
 )  # fmt: skip
 
 
@@ -55,10 +55,12 @@ class Task:
         "call",
         "dependencies",
         "description",
+        "drain",
         "each",
         "fail_safe",
         "inputs",
         "jitter",
+        "lead",
         "max_delay",
         "max_retries",
         "name",
@@ -84,6 +86,8 @@ class Task:
     timeout: float | None
     fail_safe: bool
     stream_output: bool | None
+    lead: int | None
+    drain: bool
     each: str | None
     inputs: Mapping[str, str]
     version: str
@@ -252,6 +256,8 @@ class Registry(Mapping[str, Task]):
         timeout: float | None = None,
         fail_safe: bool = False,
         stream_output: bool | None = None,
+        lead: int | None = None,
+        drain: bool = False,
         each: str | Callable[..., Any] | None = None,
         inputs: Mapping[str, str | Callable[..., Any]] | None = None,
         version: str = "",
@@ -273,6 +279,8 @@ class Registry(Mapping[str, Task]):
         :param timeout: how long an attempt may take.
         :param fail_safe: whether the run may succeed though this task fails.
         :param stream_output: whether the items of its output are stored one by one; by default a generator's are.
+        :param lead: how many items it may be ahead of a running task that reads them as they come; by default 64.
+        :param drain: whether it runs to its end though every task that reads its items has ended before.
         :param each: the streaming task over whose items this one is mapped: one job an item, and the parameter that
             its stream would go to receives the item.
         :param inputs: which task's result a parameter receives, where the names differ.
@@ -398,6 +406,8 @@ class _Check:
             "timeout": self.timeout(given.get("timeout")),
             "fail_safe": self.flag("fail_safe", given.get("fail_safe", False)),
             "stream_output": None if stream is None else self.flag("stream_output", stream),
+            "lead": None if given.get("lead") is None else self.count("lead", given["lead"], 1),
+            "drain": self.flag("drain", given.get("drain", False)),
             "each": None if given.get("each") is None else self.task("each", given["each"]),
             "inputs": self.inputs(given.get("inputs")),
             "version": self.text("version", given.get("version", "")),
@@ -464,9 +474,9 @@ class _Check:
             raise self.fault("timeout", value, wanted)
         return seconds
 
-    def count(self, argument: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.fault(argument, value, "a whole number, 0 or more")
+    def count(self, argument: str, value: object, least: int = 0) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.fault(argument, value, f"a whole number, {least} or more")
         return value
 
     def flag(self, argument: str, value: object) -> bool:

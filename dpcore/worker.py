@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint
 
 from dpcore.errors import DpcoreError, NoCurrentJobError, UnsupportedError
 from dpcore.events import CORRELATION_ID, Event, check_event
-from dpcore.jobs import Items, Job, Outcome, Ref, State, Stream
+from dpcore.jobs import Enough, Items, Job, Left, Message, Outcome, Reading, Ref, Room, State, Stored, Stream, There
 from dpcore.ports import Line
 from dpcore.topics import check_topic
 from dpcore.tracebacks import cut, users_text
@@ -160,7 +160,7 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
     began = perf_counter()
     try:
         if job.inputs or job.arguments:
-            positional, named = _arguments(job)
+            positional, named = _arguments(job, store.talk)
             value = job.function.call(*positional, **named)
         else:
             value = job.function.call()
@@ -190,7 +190,7 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
     current = _current.set(view)
     began = perf_counter()
     try:
-        positional, named = await _in(in_thread, _arguments, job)
+        positional, named = await _in(in_thread, _arguments, job, store.talk)
         value = job.function.call(*positional, **named)
         if hasattr(type(value), "__await__"):
             value = await value
@@ -214,18 +214,25 @@ async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: 
 # ---------------------------------------------------------------- inputs
 
 
-def _arguments(job: Job) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(job: Job, talk: _Talk | None) -> tuple[list[Any], dict[str, Any]]:
     named = dict(job.arguments)
     for parameter, source in job.inputs.items():
-        named[parameter] = job.io.load(source) if type(source) is Ref else _stream(job, cast(Stream, source))
+        named[parameter] = job.io.load(source) if type(source) is Ref else _stream(job, cast(Stream, source), talk)
     positional = [named.pop(parameter) for parameter in job.positional if parameter in named]
     return positional, named
 
 
-def _stream(job: Job, stream: Stream) -> Any:
+def _stream(job: Job, stream: Stream, talk: _Talk | None) -> Any:
+    if stream.live:
+        if talk is None:
+            raise UnsupportedError("perform() without a line", "streams", f"read {stream.items.task!r} while it runs")
+        talk.begin(stream.items.task)
+        return (
+            _live_items(job, stream.items, talk) if stream.how == "iterator" else _AsyncItems(job, stream.items, talk)
+        )
     if stream.how == "list":
         return [job.io.load(ref) for ref in stream.items]
-    return _items(job, stream.items) if stream.how == "iterator" else _async_items(job, stream.items)
+    return _items(job, stream.items) if stream.how == "iterator" else _AsyncItems(job, stream.items)
 
 
 def _items(job: Job, items: Items) -> Iterator[Any]:
@@ -233,10 +240,168 @@ def _items(job: Job, items: Items) -> Iterator[Any]:
         yield job.io.load(ref)
 
 
-async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
-    for ref in items:
+class _AsyncItems(AsyncIterator[Any]):
+    """The items of a stream on an event loop, as they are made if there is a *talk*.
+
+    No generator: trio warns of one that is left before its end, and readers may do that.
+    """
+
+    __slots__ = ("_index", "_items", "_job", "_refs", "_talk")
+
+    def __init__(self, job: Job, items: Items, talk: _Talk | None = None) -> None:
+        self._job, self._items, self._talk = job, items, talk
+        self._refs = iter(items)
+        self._index = 0
+
+    async def __anext__(self) -> Any:
         await checkpoint()  # a long stream leaves the loop to others between items
-        yield job.io.load(ref)
+        if self._talk is None:
+            ref = next(self._refs, None)
+        else:
+            is_there = await self._talk.wait_for_item_async(self._items.task, self._index)
+            ref = self._items.at(self._index) if is_there else None
+        if ref is None:
+            raise StopAsyncIteration
+        self._index += 1
+        return self._job.io.load(ref)
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._refs = iter(())
+        if self._talk is not None:
+            self._talk.leave(self._items.task)
+
+    def __del__(self) -> None:
+        if self._talk is not None:
+            self._talk.leave(self._items.task)
+
+
+def _live_items(job: Job, items: Items, talk: _Talk) -> Iterator[Any]:
+    index = 0
+    try:
+        while talk.wait_for_item(items.task, index):
+            yield job.io.load(items.at(index))
+            index += 1
+    finally:
+        talk.leave(items.task)
+
+
+class _Talk:
+    """What one job says and is told of the streams that it feeds and reads live.
+
+    Whoever waits for something takes in whatever comes, also what another part of the
+    job waits for, and lets that one know.
+    """
+
+    def __init__(self, job: Job, line: Line) -> None:
+        self._line = line
+        self._room = job.room
+        self._enough = False
+        self._there: dict[str, There] = {}
+        self._changed = threading.Condition()
+        self._changed_async = anyio.Event() if job.is_async else None
+        self._receives = False
+
+    def begin(self, task: str) -> None:
+        """Say that the stream of *task* is going to be read from its first item."""
+        self._there[task] = There(task, 0)
+        self._line.send(Reading(task, 0))
+
+    def leave(self, task: str) -> None:
+        """Say that the stream of *task* is not read any more."""
+        there = self._there[task]
+        if not there.ended:
+            self._there[task] = There(task, 0, ended=True)
+            self._line.send(Left(task))
+
+    def stored(self, count: int) -> None:
+        """Say that the items before *count* are stored."""
+        if self._room is not None:
+            self._line.send(Stored(count))
+
+    def wait_for_room(self, count: int) -> bool:
+        """Wait until item *count* may be made; tell whether anybody wants it."""
+        if self._room is None:
+            return True
+        with self._changed:
+            self._hear()
+        if not self._has_room(count):
+            self._wait(lambda: self._has_room(count))
+        return not self._enough
+
+    async def wait_for_room_async(self, count: int) -> bool:
+        """Do the same on an event loop."""
+        if self._room is None:
+            return True
+        self._hear()
+        if not self._has_room(count):
+            await self._wait_async(lambda: self._has_room(count))
+        return not self._enough
+
+    def _hear(self) -> None:
+        """Take in what was said already, unless another part of the job does."""
+        while not self._receives and (message := self._line.receive_sync(wait=False)) is not None:
+            self._take(message)
+
+    def wait_for_item(self, task: str, index: int) -> bool:
+        """Wait until item *index* of *task* can be loaded; False if there is none."""
+        if not self._is_known(task, index):
+            self._line.send(Reading(task, index, waits=True))
+            self._wait(lambda: self._is_known(task, index))
+        return index < self._there[task].count
+
+    async def wait_for_item_async(self, task: str, index: int) -> bool:
+        """Do the same on an event loop."""
+        if not self._is_known(task, index):
+            self._line.send(Reading(task, index, waits=True))
+            await self._wait_async(lambda: self._is_known(task, index))
+        return index < self._there[task].count
+
+    def _has_room(self, count: int) -> bool:
+        return self._enough or self._room is None or count < self._room
+
+    def _is_known(self, task: str, index: int) -> bool:
+        there = self._there[task]
+        return index < there.count or there.ended
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, There):
+            self._there[message.task] = message
+        elif isinstance(message, Room):
+            self._room = message.count
+        elif isinstance(message, Enough):
+            self._enough = True
+
+    def _wait(self, is_so: Callable[[], bool]) -> None:
+        with self._changed:
+            while not is_so():
+                if self._receives:  # in another thread of the job
+                    self._changed.wait()
+                    continue
+                self._receives = True
+                self._changed.release()
+                try:
+                    message = self._line.receive_sync()
+                finally:
+                    self._changed.acquire()
+                    self._receives = False
+                    self._changed.notify_all()
+                if message is not None:
+                    self._take(message)
+
+    async def _wait_async(self, is_so: Callable[[], bool]) -> None:
+        assert self._changed_async is not None
+        while not is_so():
+            if self._receives:
+                await self._changed_async.wait()
+                continue
+            self._receives = True
+            try:
+                self._take(await self._line.receive())
+            finally:
+                self._receives = False
+                self._changed_async.set()
+                self._changed_async = anyio.Event()
 
 
 # ---------------------------------------------------------------- results
@@ -245,10 +410,11 @@ async def _async_items(job: Job, items: Items) -> AsyncIterator[Any]:
 class _Store:
     """Stores what one job makes, and remembers what it has stored; nothing any more once the job was given up."""
 
-    __slots__ = ("count", "job", "line", "where")
+    __slots__ = ("count", "job", "line", "talk", "where")
 
     def __init__(self, job: Job, line: Line | None) -> None:
         self.job, self.line = job, line
+        self.talk = _Talk(job, line) if line is not None and job.talks else None
         self.count = 0
         self.where = ""
 
@@ -269,6 +435,8 @@ class _Store:
         """Store the next item of a stream under a ref of its own."""
         self.save(Ref(self.job.run_id, self.job.task, f"{self.job.attempt}-{self.count:08d}"), value)
         self.count += 1
+        if self.talk is not None:
+            self.talk.stored(self.count)
 
     def save(self, ref: Ref, value: Any) -> None:
         if self.line is not None and self.line.over:  # nobody would ever forget it
@@ -282,6 +450,8 @@ class _Store:
         try:
             for item in value:
                 self.item(item)
+                if self.talk is not None and not self.talk.wait_for_room(self.count):
+                    break
         finally:  # what it holds is let go now, also when an item cannot be stored
             if (close := getattr(value, "close", None)) is not None and isinstance(value, Generator):
                 close()
@@ -295,6 +465,8 @@ async def _drained(store: _Store, value: AsyncIterator[Any], in_thread: InThread
         async for item in value:
             if store.job.streams:
                 await _in(in_thread, store.item, item)
+                if store.talk is not None and not await store.talk.wait_for_room_async(store.count):
+                    break
             else:
                 kept.append(item)
     finally:

@@ -66,6 +66,7 @@ _EXECUTORS = (
         name="threads",
         target="dpcore_plugins.executors.threads:ThreadsExecutor",
         summary="jobs on threads of this process",
+        capabilities=frozenset({"streams"}),
     ),
     Provider[Any](
         name="multiprocess",

@@ -286,6 +286,40 @@ EXAMPLES = [
         "a run 'r1' is already recorded in memory; leave the run id out to get a new one",
     ),
     (
+        errors.RunHeldError("r1", "this App"),
+        RuntimeError,
+        "run 'r1' is being run by this App; cancel it, or wait until it has ended",
+    ),
+    (
+        errors.RunHeldError("r1", "process 7 on laptop", "12:00:30"),
+        RuntimeError,
+        "run 'r1' is being run by process 7 on laptop; cancel it there, or, if that was killed, try again after 12:00:30",
+    ),
+    (
+        errors.RunEndedError("r1"),
+        ValueError,
+        (
+            "run 'r1' has succeeded, and nothing of it is left; "
+            "to run a part of it again, name the task to begin at (from_=, --from)"
+        ),
+    ),
+    (
+        errors.RunEndedError("r1", ["load"]),
+        ValueError,
+        (
+            "run 'r1' has succeeded, and nothing of it is left; "
+            "'load' changed since: to run that again, ask for it (changed=True, --changed)"
+        ),
+    ),
+    (
+        errors.ParamsLostError("r1", ["day"], "they do not pickle"),
+        ValueError,
+        (
+            "the parameters of run 'r1' ('day') are not recorded whole: they do not pickle; "
+            "give them again: app.resume(..., params=..., metadata=...)"
+        ),
+    ),
+    (
         errors.LeaseLostError("k", 3),
         RuntimeError,
         "the lease on 'k' with token 3 is no longer ours; nothing was written",

@@ -597,3 +597,24 @@ def test_a_cycle_through_50_000_tasks_is_told_without_recursion():
     (fault,) = faults(registry)
     assert isinstance(fault, CycleError)
     assert len(fault.path) == 50_001
+
+
+def test_the_fingerprint_of_a_task_covers_its_code_and_what_feeds_it():
+    def made(version: str, *, after: list[str], fed: str = "a") -> dpcore.Plan:
+        shop = dpcore.Registry()
+        shop.task(name="a", version=version)(lambda: 1)
+        shop.task(name="b")(lambda: 1)
+        shop.task(name="c", inputs={"x": fed}, dependencies=after)(lambda x: x)
+        return plan(registry=shop)
+
+    def prints(found: dpcore.Plan) -> list[str]:
+        return [found.fingerprint_of(name) for name in "abc"]
+
+    first = prints(made("1", after=[]))
+    assert first == prints(made("1", after=[]))
+    for other, differ in (
+        (made("2", after=[]), "a"),
+        (made("1", after=["b"]), "c"),
+        (made("1", after=[], fed="b"), "c"),
+    ):
+        assert [name for name, one, two in zip("abc", first, prints(other), strict=True) if one != two] == [differ]

@@ -23,7 +23,7 @@ def anyio_backend(request):
 
 
 class WatchedStore(MemoryRunStore):
-    """Remembers each commit; holds each up until *gate* is set, or fails from commit number *fails_at* on."""
+    """Remembers each commit to a run; holds each up until *gate* is set, or fails from commit number *fails_at* on."""
 
     capabilities = frozenset({"durable"})  # it stands for one, and so is told of everything at once
 
@@ -35,6 +35,8 @@ class WatchedStore(MemoryRunStore):
         self.fails_at = fails_at
 
     async def commit(self, key, *, entries=(), **fields):
+        if not key.startswith("run/"):
+            return await super().commit(key, entries=entries, **fields)
         if self.gate is not None:
             await self.gate.wait()
         self.commits.append(list(entries))

@@ -45,6 +45,8 @@ def test_a_called_decorator_keeps_every_setting(tasks):
         timeout=2.5,
         fail_safe=True,
         stream_output=True,
+        lead=5,
+        drain=True,
         inputs={"rows": first},
         version="2",
     )
@@ -57,6 +59,7 @@ def test_a_called_decorator_keeps_every_setting(tasks):
     assert (task.description, task.max_retries, task.retry_delay, task.backoff) == ("loads", 3, 0.5, 2)
     assert (task.max_delay, task.jitter, task.retry_on, task.timeout) == (8, 0.1, (OSError,), 2.5)
     assert (task.fail_safe, task.stream_output, task.streams, task.version) == (True, True, True, "2")
+    assert (task.lead, task.drain) == (5, True)
     assert task.inputs == {"rows": "first"}
 
 
@@ -111,6 +114,9 @@ WRONG = [
     ("timeout", {"timeout": "x"}, "a number of seconds"),
     ("fail_safe", {"fail_safe": 1}, "True or False"),
     ("stream_output", {"stream_output": "yes"}, "True or False"),
+    ("lead", {"lead": 0}, "a whole number, 1 or more"),
+    ("lead", {"lead": 2.5}, "a whole number, 1 or more"),
+    ("drain", {"drain": "yes"}, "True or False"),
     ("each", {"each": 5}, "a task name, or a function that is a task"),
     ("each", {"each": "plain"}, "another task"),
     ("inputs", {"inputs": ["rows"]}, "a mapping from parameter to task"),

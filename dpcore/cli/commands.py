@@ -50,8 +50,9 @@ BUILT_IN: Mapping[str, _Command] = {
             "plugins", "dpcore.cli.plugins:plugins", "List plugins and what they offer, and what is wrong with them."
         ),
         _OwnCommand("publish", "dpcore.cli.publish:publish", "Publish an event."),
+        _OwnCommand("resume", "dpcore.cli.resume:resume", "Run what is left of a run."),
         _OwnCommand("run", "dpcore.cli.run:run", "Run the tasks of a file or a module."),
-        _OwnCommand("runs", "dpcore.cli.runs:runs", "List the runs that were recorded, or show one."),
+        _OwnCommand("runs", "dpcore.cli.runs:runs", "List the runs that were recorded, show one, or remove it."),
         _OwnCommand("tail", "dpcore.cli.tail:tail", "Show events as they come."),
         _OwnCommand("tasks", "dpcore.cli.tasks:tasks", "List the tasks of a file or a module."),
     )

@@ -60,6 +60,7 @@ class LiveReport(Report):
         super().dpcore_run_changed(run, new)
         if new is State.RUNNING:
             self._tasks, self._began = len(run.plan), self._now()
+            self._counts.update(outcome.state for outcome in run.outcomes.values())  # of a run that goes on
             self._screen = Screen(self.out, min(_ROWS, self._tasks) + 1, self.rows)
             self._screen.__enter__()
         else:

@@ -22,7 +22,7 @@ from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
 from dpcore.timelines import seconds, timeline
 from dpcore.words import listed
 
-__all__ = ("newest", "selected", "tell_run", "tell_runs")
+__all__ = ("asked", "newest", "selected", "tell_run", "tell_runs")
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _WIDTH = 100  # columns where there is no terminal
 
 def tell_runs(store: str | None, plugin: tuple[str, ...], limit: int, *, as_json: bool) -> None:
     """List the newest runs."""
-    histories = _asked(store, plugin, lambda store: _latest(store, limit)) or []
+    histories = asked(store, plugin, lambda store: _latest(store, limit)) or []
     if as_json:
         tell(json.dumps([_as_data(history) for history in histories], indent=2))
     elif histories:
@@ -42,7 +42,7 @@ def tell_runs(store: str | None, plugin: tuple[str, ...], limit: int, *, as_json
 
 def tell_run(store: str | None, plugin: tuple[str, ...], run_id: str, most: int | None, *, as_json: bool) -> None:
     """Show one run, and draw so many tasks of it at the *most*."""
-    history = _asked(store, plugin, lambda store: selected(store, run_id))
+    history = asked(store, plugin, lambda store: selected(store, run_id))
     if history is None:
         raise Refusal(f"there is no run {run_id!r}: no runs were recorded here yet")
     if as_json:
@@ -53,7 +53,7 @@ def tell_run(store: str | None, plugin: tuple[str, ...], run_id: str, most: int 
 
 def newest(store: str | None, plugin: tuple[str, ...], most: int) -> list[RunRecord]:
     """Return the records of the newest runs, so many at the *most*."""
-    return _asked(store, plugin, lambda store: store.list(most)) or []
+    return asked(store, plugin, lambda store: store.list(most)) or []
 
 
 async def selected(store: RunStore, name: str) -> RunHistory:
@@ -81,7 +81,7 @@ async def _latest(store: RunStore, limit: int) -> list[RunHistory]:
     ]
 
 
-def _asked(
+def asked(
     option: str | None, plugin: tuple[str, ...], question: Callable[[RunStore], Coroutine[Any, Any, T]]
 ) -> T | None:
     """Ask the run store; None if it keeps runs at a place where nothing is yet."""

@@ -78,7 +78,8 @@ class Report:
         """Say which run begins."""
         if new is State.RUNNING:
             self._width = min(_WIDEST, max(map(columns, run.plan.order)))
-            self.say(f"run {run.run_id}: {counted(len(run.plan), 'task')} of {self.shown}")
+            before = f", {counted(len(run.outcomes), 'task')} had ended before" if run.outcomes else ""
+            self.say(f"run {run.run_id}: {counted(len(run.plan), 'task')} of {self.shown}{before}")
             for line in left_out(run.plan):
                 self.say(line)
 
@@ -88,7 +89,8 @@ class Report:
             return
         line = f"{self.styled(new, f'{word(new):9}')}  {padded(task.name, self._width)}  {seconds(outcome.duration)}"
         if new is State.RETRYING:
-            line += f"  (attempt {attempt} of {task.max_retries + 1} failed: {printable(error_of(outcome))})"
+            of = f" of {task.max_retries + 1}" if attempt <= task.max_retries else ""  # more of a run that was resumed
+            line += f"  (attempt {attempt}{of} failed: {printable(error_of(outcome))})"
         elif outcome.attempt > 1:
             line += f"  (attempt {outcome.attempt})"
         self.say(line)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, TextIO
 
 import anyio
@@ -22,12 +23,13 @@ from dpcore.cli.refusal import Refusal, described
 from dpcore.cli.report import Report, result_as_data
 from dpcore.cli.screen import is_screen
 from dpcore.cli.selection import Selection
-from dpcore.cli.source import load
+from dpcore.cli.source import Source, load
+from dpcore.config import Value
 from dpcore.errors import RunNotFoundError
 from dpcore.jobs import State
 from dpcore.runs import Run
 
-__all__ = ("Told", "run_and_tell")
+__all__ = ("Told", "drive_and_tell", "run_and_tell")
 
 _CODES = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: CANCELLED}
 
@@ -44,17 +46,39 @@ def run_and_tell(target: str, plugin: tuple[str, ...], told: Told, given: dict[s
     """Run the tasks of *target* as the options *given* say; return the exit code."""
     adapters = {kind: given.pop(kind) for kind in DEFAULTS}
     options = {name: given.pop(name) for name in ("fail_fast", "keep")}
+    selection = Selection.of(**given)
+
+    def choose(project: Project) -> dict[str, Value]:
+        return {kind: project.choose(kind, option) for kind, option in adapters.items()}
+
+    async def run(app: App) -> Result:
+        arguments = selection.arguments
+        if selection.from_run is not None:
+            arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
+        return await app.run(*selection.selection, **arguments, **options, check=False)
+
+    return drive_and_tell(partial(load, target), plugin, told, choose, run)
+
+
+def drive_and_tell(
+    load: Callable[[], Source],
+    plugin: tuple[str, ...],
+    told: Told,
+    choose: Callable[[Project], dict[str, Value]],
+    run: Callable[[App], Awaitable[Result]],
+) -> int:
+    """Have an App *run* the tasks that *load* gives, on the adapters that *choose* says; return the exit code."""
     with Interrupts() as interrupts, told_log(told.verbose), _output(told.as_json) as out:
         project = Project.read(plugin)
-        choices: dict[str, Any] = {kind: project.choose(kind, option) for kind, option in adapters.items()}
+        choices: dict[str, Any] = choose(project)
         project.check(choices)
-        source = load(target)
+        source = load()
         app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
         with _report(sys.stderr if told.as_json else out, source.shown, told.quiet) as report:
             interrupts.before_end = report.close
             if not told.quiet:
                 project.plugins.register(report, "report")
-            result = anyio.run(_driven, app, interrupts, Selection.of(**given), options)
+            result = anyio.run(_driven, app, interrupts, run)
         report.end(result)
         if told.as_json:
             tell(json.dumps(result_as_data(result), indent=2), out)
@@ -80,15 +104,12 @@ def _output(as_json: bool) -> Iterator[TextIO]:
         yield sys.stdout
 
 
-async def _driven(app: App, interrupts: Interrupts, selection: Selection, options: dict[str, Any]) -> Result:
+async def _driven(app: App, interrupts: Interrupts, run: Callable[[App], Awaitable[Result]]) -> Result:
     cancelling = _Cancelling(app)
     with app.plugins.temporary(cancelling, "interrupts"), interrupts.calling(cancelling.cancel):
         async with app:
-            arguments = selection.arguments
-            if selection.from_run is not None:
-                arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
             try:
-                return await app.run(*selection.selection, **arguments, **options, check=False)
+                return await run(app)
             except Exception as error:
                 if not cancelling.run_id:
                     raise

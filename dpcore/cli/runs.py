@@ -24,6 +24,7 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
     Examples:
       dpcore runs --limit 5
       dpcore runs show latest
+      dpcore runs rm 20261122-0300
     """
     if ctx.invoked_subcommand is None:
         from dpcore.cli.recorded import tell_runs  # what --help need not wait for
@@ -55,3 +56,32 @@ def show(
 
     store = store or (ctx.parent.params["store"] if ctx.parent is not None else None)
     tell_run(store, plugin, run_id, None if every else _MOST, as_json=as_json)
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True, shell_complete=completing("run"))
+@click.option("--keep-results", is_flag=True, help="Forget only what is recorded.")
+@adapter_options("store", "io")
+@plugin_option()
+@click.pass_context
+def rm(
+    ctx: click.Context,
+    run_ids: tuple[str, ...],
+    keep_results: bool,
+    store: str | None,
+    io: str | None,
+    plugin: tuple[str, ...],
+) -> None:
+    """Forget runs, each named by its id or the beginning of it, and delete their results.
+
+    A run that somebody drives is left alone.
+
+    \b
+    Examples:
+      dpcore runs rm 20261122-0300
+      dpcore runs rm latest --keep-results
+    """
+    from dpcore.cli.resumed import remove_and_tell
+
+    store = store or (ctx.parent.params["store"] if ctx.parent is not None else None)
+    remove_and_tell(run_ids, plugin, store, io, keep_results=keep_results)

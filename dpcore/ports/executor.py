@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from dpcore.events import Event
-from dpcore.jobs import Job, Outcome
+from dpcore.jobs import Job, Message, Outcome
 from dpcore.ports.adapter import Adapter
 
 __all__ = ("Executor", "Line")
@@ -33,11 +33,20 @@ class Line(Protocol):
         In a thread this returns when the broker has the event, and raises what it raises.
         """
 
-    async def send(self, message: Any) -> None:
-        """Tell the runner something of the running job (capability ``streams``)."""
+    def send(self, message: Message) -> None:
+        """Tell the runner something of the running job, from any thread; never waits (capability ``streams``).
 
-    async def receive(self) -> Any:
-        """Wait for what the runner says to the running job (capability ``streams``)."""
+        What a job says that was given up is dropped.  What it says before its outcome must come before it.
+        """
+
+    async def receive(self) -> Message:
+        """Wait on an event loop for what the runner says to the running job (capability ``streams``).
+
+        Messages come in order, each once.  Raises :class:`RuntimeError` once the job is given up.
+        """
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        """Wait in a thread for what the runner says; None if *wait* is False and there is nothing yet."""
 
 
 class Executor(Adapter):
@@ -48,7 +57,8 @@ class Executor(Adapter):
     - ``kills``: a timeout or a cancellation really stops the code, also sync code;
     - ``isolates``: jobs run in other processes, so that a crash of a task is not a crash of
       the program, and nothing that is kept in this process's memory is seen by them;
-    - ``streams``: it passes messages between the runner and a running job;
+    - ``streams``: it passes messages between the runner and a running job, so that tasks can
+      read the items of a stream while they are being made; elsewhere they wait for its end;
     - ``remote``: jobs run on other machines.
 
     An executor is an async context manager: what it starts, it starts when it is

@@ -13,6 +13,7 @@ from dpcore.clock import Clock, SystemClock
 from dpcore.errors import LeaseLostError, RunNotFoundError, StoreError
 from dpcore.jobs import State, check_id
 from dpcore.ports.adapter import Adapter
+from dpcore.processes import is_gone, this_process
 
 __all__ = ("EXISTING", "Document", "Fence", "Lease", "RunHistory", "RunRecord", "RunStore", "TaskChange")
 
@@ -29,7 +30,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     Times are seconds since the epoch.  *source* is the file or module the tasks
     came from; *selection* the arguments of ``plan()``; *settings* the adapter
     strings, without secrets; *params* and *metadata* as they print, and both as
-    they are in *carried* (pickled), where they pickle.
+    they are in *carried* (pickled), where they pickle.  *nominal* is in ISO 8601.
     """
 
     run_id: str
@@ -44,6 +45,9 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     settings: dict[str, str] = {}
     plan_id: str = ""
     fingerprint: str = ""
+    fail_fast: bool = False
+    keep: str = "all"
+    nominal: str | None = None
     tasks: int = 0
     counts: dict[str, int] = {}
     reason: str = ""
@@ -53,7 +57,11 @@ class TaskChange(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One change of one task, or of item *index* of a mapped task, in the order they happened.
 
     *result* is the result id of a value; a stream has *count* items, those of
-    *attempts* stored by another attempt, those in *missing* left out.
+    *attempts* stored by another attempt, those in *missing* left out.  The *fingerprint*
+    is of what ran and of what fed it (:meth:`Plan.fingerprint_of`), where runs are durable.
+
+    When a run is resumed, ``pending`` says that all of the task begins anew, and
+    ``retrying`` without an error that an attempt ended with its program.
     """
 
     task: str
@@ -238,16 +246,34 @@ class RunStore(Adapter):
     async def lease(self, key: str, ttl: float) -> Lease | None:
         """Take the lease on *key* for *ttl* seconds, or return None while somebody else holds it.
 
-        Its ``token`` grows with every holder; :meth:`append` with an old one is refused.
+        Its ``token`` grows with every holder; :meth:`append` with an old one is refused.  It
+        also ends with the process that took it, where it can be known that this has ended:
+        on the same machine.
         """
-        name = f"lease/{key}"
-        found = await _asked(self, self.fetch(name))
+        version, until, who = await self._leased(key)
         now = self.clock.now().timestamp()
-        version = found.version if found is not None else 0
-        if found is not None and now < max(_UNTIL.decode(found.value), await self._renewed(key, version)):
+        if now < until and not is_gone(who):
             return None
-        token = await _asked(self, self.commit(name, value=_encode(now + ttl), expected=version))
-        return None if token is None else Lease(self, key, token)
+        value = _encode((now + ttl, this_process()))
+        token = await _asked(self, self.commit(f"lease/{key}", value=value, expected=version))
+        return None if token is None else Lease(self, key, token, ttl)
+
+    @final
+    async def holder(self, key: str) -> tuple[str, float] | None:
+        """Return the name of the process that holds the lease on *key*, and until when; None if nobody does.
+
+        The name is :func:`dpcore.processes.this_process` of it, the time seconds since the epoch.
+        """
+        _, until, who = await self._leased(key)
+        return (who, until) if self.clock.now().timestamp() < until and not is_gone(who) else None
+
+    async def _leased(self, key: str) -> tuple[int, float, str]:
+        """Return the version of a lease, when it ends, and which process has it."""
+        found = await _asked(self, self.fetch(f"lease/{key}"))
+        if found is None:
+            return 0, 0.0, ""
+        until, who = _HELD.decode(found.value)
+        return found.version, max(until, await self._renewed(key, found.version)) if until else 0.0, who
 
     async def _renewed(self, key: str, token: int) -> float:
         found = await _asked(self, self.fetch(f"lease-until/{key}"))
@@ -266,10 +292,13 @@ async def _asked(store: RunStore, answer: Awaitable[T]) -> T:
 
 
 class Lease:
-    """The right to act for *key* that one holder has at a time; *token* grows with every holder."""
+    """The right to act for *key* that one holder has at a time; *token* grows with every holder.
 
-    def __init__(self, store: RunStore, key: str, token: int) -> None:
-        self.store, self.key, self.token = store, key, token
+    It was taken for *ttl* seconds.
+    """
+
+    def __init__(self, store: RunStore, key: str, token: int, ttl: float) -> None:
+        self.store, self.key, self.token, self.ttl = store, key, token, ttl
 
     @property
     def fence(self) -> Fence:
@@ -287,8 +316,8 @@ class Lease:
 
     async def release(self) -> None:
         """Let others have it at once; nothing happens if they have it already."""
-        if await self.held():
-            await _asked(self.store, self.store.commit(f"lease/{self.key}", value=_encode(0.0), expected=self.token))
+        value = _encode((0.0, ""))
+        await _asked(self.store, self.store.commit(f"lease/{self.key}", value=value, expected=self.token))
 
     async def _until(self, until: float) -> None:
         commit = self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
@@ -308,5 +337,5 @@ class Lease:
 _encode = msgspec.json.encode
 _RECORD = msgspec.json.Decoder(RunRecord)
 _CHANGE = msgspec.json.Decoder(TaskChange)
-_UNTIL = msgspec.json.Decoder(float)
+_HELD = msgspec.json.Decoder(tuple[float, str])
 _RENEWAL = msgspec.json.Decoder(tuple[float, int])

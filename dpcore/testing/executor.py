@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dpcore.errors import UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Function, Items, Job, Outcome, Ref, State, Stream
+from dpcore.jobs import Function, Items, Job, Message, Outcome, Ref, State, Stream
 from dpcore.ports import Executor, IOManager
 from dpcore.testing.suite import Conformance, leftovers
 from dpcore.worker import current_job
@@ -81,13 +81,17 @@ class Recorder:
         """Refuse: these jobs do not publish."""
         raise UnsupportedError("this runner", "publish", f"publish on {event.topic!r}")
 
-    async def send(self, message: Any) -> None:
+    def send(self, message: Message) -> None:
         """Refuse: these jobs do not talk."""
         raise UnsupportedError("this runner", "streams", f"take {message!r}")
 
-    async def receive(self) -> Any:
+    async def receive(self) -> Message:
         """Refuse: these jobs do not talk."""
         raise UnsupportedError("this runner", "streams", "say anything")
+
+    def receive_sync(self, *, wait: bool = True) -> Message | None:
+        """Refuse: these jobs do not talk."""
+        raise UnsupportedError("this runner", "streams", f"say anything, {wait=}")
 
 
 # ---------------------------------------------------------------- what the jobs do; every process can import it

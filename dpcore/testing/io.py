@@ -16,7 +16,7 @@ import pytest
 from dpcore.errors import InvalidIdError, ResultNotFoundError, ResultNotStoredError, UnsupportedError
 from dpcore.jobs import Ref
 from dpcore.ports import IOManager
-from dpcore.testing.suite import Conformance, Writers, leftovers, moments
+from dpcore.testing.suite import Conformance, Writers, leave_no_room, leftovers, moments
 
 __all__ = ("KINDS", "PLAIN", "IOManagerConformance", "Kind")
 
@@ -96,6 +96,9 @@ KINDS: Mapping[str, Kind] = {
 _NOT_IDS = ["../x", "a/../b", "/etc", "a/b", "a\\b", "", ".", "..", ".hidden", "a\0b", "a\nb", "a ", "x" * 300, None, 7]
 _NOT_ID_NAMES = [repr(value)[:12] for value in _NOT_IDS]
 _REF = Ref("r1", "total", "1")
+_OTHER = Ref("r1", "total", "2")
+_MUCH = b"much" * 500_000
+_REFUSED, _STORED = 0, 1
 
 
 class IOManagerConformance(Conformance, suite=True):
@@ -112,6 +115,10 @@ class IOManagerConformance(Conformance, suite=True):
     refuses: ClassVar[Mapping[str, str]] = {}
     kills: ClassVar[int] = 20
     """How many writers are killed, of a manager that other processes share."""
+    many: ClassVar[int] = 10_000
+    """How many values a run has."""
+    huge: ClassVar[int] = 40_000_000
+    """How many bytes a huge value has."""
     examples: ClassVar[int] = 40
     """How many random histories are compared with a dictionary."""
 
@@ -272,6 +279,29 @@ class IOManagerConformance(Conformance, suite=True):
         assert io.runs() == ["r1", "r2", "r3"]
         assert io.delete(Ref("r2", "a", "1"))
         assert io.runs() == ["r1", "r3"]
+
+    def test_ten_thousand_values_are_listed_and_cleared(self, tmp_path: Path) -> None:
+        """All of them, in order, those of a task by themselves too; none is left of them afterwards."""
+        io = self.make(tmp_path)
+        refs = [Ref("r1", f"t{number % 10}", f"1-{number:08d}") for number in range(self.many)]
+        for number, ref in enumerate(refs):
+            io.save(ref, number)
+        assert io.list("r1") == sorted(refs)
+        assert io.list("r1", "t3") == sorted(refs[3::10])
+        assert io.load(refs[-1]) == self.many - 1
+        assert io.clear("r1") == self.many
+        assert io.list("r1") == []
+        assert io.runs() == []
+
+    def test_a_huge_value_returns_whole(self, tmp_path: Path) -> None:
+        """Bytes and an array of 40 MB, from their first to their last."""
+        io = self.make(tmp_path)
+        huge = bytes(range(256)) * (self.huge // 256)
+        io.save(_REF, huge)
+        assert hash(io.load(_REF)) == hash(huge)  # not compared, since a failure would show both
+        if "large arrays" not in self.refuses:
+            io.save(_REF, Array(bytearray(huge)))
+            assert hash(bytes(io.load(_REF).data)) == hash(huge)
 
     def test_clear_forgets_one_run_and_counts(self, tmp_path: Path) -> None:
         """All results of that run and of no other are gone; of an unknown run there are 0."""
@@ -444,6 +474,20 @@ class IOManagerConformance(Conformance, suite=True):
                     assert found, "save had returned, and nothing is there"
                     assert found[0]["number"] - heard[-1] in (0, 1), "neither the last value nor the next one"
 
+    def test_what_does_not_fit_keeps_what_was_there(self, tmp_path: Path) -> None:
+        """On a full disk a save is a ResultNotStoredError, which changes nothing.  (With ``shared``.)"""
+        io = self.make(tmp_path)
+        if "shared" not in io.capabilities:
+            return
+        io.save(_REF, "before")
+        with Writers.of(_save_too_much, type(self), tmp_path) as writers:
+            said = writers.run()
+        assert said in ([_REFUSED], [_STORED]), "it failed with another error than ResultNotStoredError"
+        whole = {_REF: "before"} if said == [_REFUSED] else {_REF: _MUCH, _OTHER: _MUCH}
+        assert {ref: io.load(ref) for ref in io.list("r1")} == whole
+        io.save(_OTHER, "after")
+        assert io.load(_OTHER) == "after"
+
     def test_another_process_works_on_the_same_results(self, tmp_path: Path) -> None:
         """What one process saves, another loads, and the other way round.  (With ``shared``.)"""
         io = self.make(tmp_path)
@@ -499,6 +543,18 @@ def _overwrite(suite: type[IOManagerConformance], path: Path, say: Callable[[int
         io.save(_REF, made._version(number))
         say(number)
         number += 1
+
+
+def _save_too_much(suite: type[IOManagerConformance], path: Path, say: Callable[[int], None]) -> None:
+    io = suite().make(path)
+    leave_no_room(len(_MUCH) // 2)
+    stored = [_STORED]
+    for ref in (_REF, _OTHER):
+        try:
+            io.save(ref, _MUCH)
+        except ResultNotStoredError:
+            stored = [_REFUSED]
+    say(*stored)
 
 
 def _double(suite: type[IOManagerConformance], path: Path, say: Callable[[int], None]) -> None:

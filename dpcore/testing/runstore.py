@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, ClassVar
 
 import anyio
@@ -16,10 +18,15 @@ from dpcore.errors import InvalidIdError, LeaseLostError, RunNotFoundError, Stor
 from dpcore.jobs import State
 from dpcore.ports import RunStore
 from dpcore.ports.runstore import EXISTING, Document, Fence, RunRecord, TaskChange
+from dpcore.processes import this_process
 from dpcore.testing.clock import FakeClock
-from dpcore.testing.suite import Conformance, Writers, leftovers, moments
+from dpcore.testing.suite import Conformance, Writers, leave_no_room, leftovers, moments
 
 __all__ = ("RunStoreConformance",)
+
+
+_MUCH = b"much" * 500_000
+_REFUSED, _STORED = 0, 1
 
 
 def _change(task: str, state: State = State.SUCCEEDED, at: float = 1.0) -> TaskChange:
@@ -493,6 +500,65 @@ class RunStoreConformance(Conformance, suite=True):
             answers = await _all_at_once(20, lambda n: (one, other)[n % 2].commit("race", value=b"", expected=0))
             assert sorted(answers, key=str) == [1, *[None] * 19]
 
+    async def test_a_fence_holds_between_two_of_the_same_settings(self, tmp_path: Path) -> None:
+        """Who lost a lease to somebody who uses another object can append nothing.  (With ``shared``.)"""
+        async with self.make(tmp_path) as one, self.make(tmp_path) as other:
+            if "shared" not in one.capabilities:
+                return
+            one.clock = other.clock = clock = FakeClock()
+            await one.begin(RunRecord(run_id="r1"))
+            old = await one.lease("run/r1", 10)
+            assert old is not None
+            await one.append("r1", [_change("a")], lease=old)
+            await clock.advance(11)
+            new = await other.lease("run/r1", 10)
+            assert new is not None
+            with pytest.raises(LeaseLostError):
+                await one.append("r1", [_change("b")], lease=old)
+            await other.append("r1", [_change("c")], lease=new)
+            assert [change.task for change in (await one.get("r1")).changes] == ["a", "c"]
+
+    def test_a_lease_ends_with_the_process_that_held_it(self, tmp_path: Path) -> None:
+        """While it lives nobody else has it; when it was killed it is free at once.  (With ``shared`` and ``durable``.)"""
+        if not self.make(tmp_path).capabilities >= {"shared", "durable"}:
+            return
+        if this_process().endswith("/"):
+            pytest.skip("this system does not tell which process has ended")
+        with Writers.of(_hold, type(self), tmp_path) as writers:
+            process = writers.start()
+            (token,) = writers.hear(1)
+            assert anyio.run(_token_of, self.make(tmp_path)) is None, "somebody else had it"
+            os.kill(process, SIGKILL)
+            writers.rest()
+            taken = anyio.run(_token_of, self.make(tmp_path))
+            assert taken is not None, "a dead process had it still"
+            assert taken > token
+
+    async def test_what_is_large_is_whole(self, tmp_path: Path) -> None:
+        """Ten thousand entries in one commit, a value of 20 MB, and a thousand runs."""
+        async with self.make(tmp_path) as store:
+            entries = [b"%d" % number for number in range(10_000)]
+            value = bytes(range(250)) * 80_000
+            assert await store.commit("k", value=value, entries=entries) == 1
+            found = await store.fetch("k", entries=True)
+            assert found is not None
+            assert found.entries == entries
+            assert hash(found.value) == hash(value)  # not compared, since a failure would show both
+            ids = [f"r{number}" for number in range(1000)]
+            for run_id in ids:
+                await store.begin(RunRecord(run_id=run_id))
+            assert [record.run_id for record in await store.list()] == ids[::-1]
+
+    def test_what_does_not_fit_keeps_what_was_there(self, tmp_path: Path) -> None:
+        """On a full disk a commit is a StoreError, which changes nothing; the store goes on.  (With ``durable``.)"""
+        if "durable" not in self.make(tmp_path).capabilities:
+            return
+        with Writers.of(_commit_too_much, type(self), tmp_path) as writers:
+            said = writers.run()
+        assert said in ([_REFUSED, _STORED], [_STORED, _STORED]), "another error than StoreError, or it did not go on"
+        entries = [b"small", *([_MUCH] if said[0] == _STORED else []), b"small"]
+        assert anyio.run(_entries_of, self.make(tmp_path)) == entries
+
     def test_processes_that_write_at_once_lose_nothing(self, tmp_path: Path) -> None:
         """Two processes count to 200 together, each step expecting the version it has read.  (With ``shared``.)"""
         if "shared" not in self.make(tmp_path).capabilities:
@@ -586,6 +652,38 @@ def _append_for_ever(suite: type[RunStoreConformance], path: Path, say: Callable
                 await store.commit("k", entries=[b"%d" % number for number in range(count, count + 3)])
                 count += 3
                 say(count)
+
+    anyio.run(work)
+
+
+def _hold(suite: type[RunStoreConformance], path: Path, say: Callable[[int], None]) -> None:
+    async def work() -> None:
+        async with suite().make(path) as store:
+            lease = await store.lease("run/r1", 3600)
+            assert lease is not None
+            say(lease.token)
+            await anyio.sleep_forever()
+
+    anyio.run(work)
+
+
+async def _token_of(store: RunStore) -> int | None:
+    async with store:
+        lease = await store.lease("run/r1", 3600)
+        return lease.token if lease is not None else None
+
+
+def _commit_too_much(suite: type[RunStoreConformance], path: Path, say: Callable[[int], None]) -> None:
+    async def work() -> None:
+        async with suite().make(path) as store:
+            await store.commit("k", value=b"", entries=[b"small"])
+            leave_no_room(len(_MUCH) // 2)
+            for entry in (_MUCH, b"small"):
+                try:
+                    await store.commit("k", entries=[entry])
+                    say(_STORED)
+                except StoreError:
+                    say(_REFUSED)
 
     anyio.run(work)
 

@@ -141,6 +141,10 @@ class Writers:
     def start_and_hear(self, said: int) -> list[int]:
         """Fork one, and return what it says first, so many numbers."""
         self.start()
+        return self.hear(said)
+
+    def hear(self, said: int) -> list[int]:
+        """Return what the one that runs says next, so many numbers."""
         return [self._read("said")[-1] for _ in range(said)]
 
     def run(self) -> list[int]:
@@ -195,6 +199,13 @@ def _write(work: Callable[..., None], arguments: list[Any]) -> None:
 
 def _say(word: str, number: int) -> None:
     os.write(1, f"{word} {number}\n".encode())  # one piece, also when two processes write
+
+
+def leave_no_room(size: int) -> None:
+    """Have this process, which ends soon, find every disk full for a file of more than *size* bytes."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def moments(seed: int, times: int, most: float) -> Iterator[tuple[int, float]]:

@@ -35,6 +35,8 @@ class ThreadsExecutor(Executor):
     end, keeps its slot until then, and keeps the process from ending.
     """
 
+    capabilities = frozenset({"streams"})
+
     def __init__(self, *, slots: int = min(32, (os.cpu_count() or 1) + 4)) -> None:
         if slots < 1:
             raise ValueError(f"slots={slots!r} must be at least 1")

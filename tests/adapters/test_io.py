@@ -32,6 +32,7 @@ class TestFilesystemIO(IOManagerConformance):
 
 
 class TestFilesystemIOWithSync(IOManagerConformance):
+    many = 300  # each of which waits for the disk
     kills = 5
 
     def make(self, tmp_path):

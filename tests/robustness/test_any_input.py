@@ -78,7 +78,8 @@ VALUES = st.recursive(
 )
 ARGUMENTS = [
     "tags", "dependencies", "description", "max_retries", "retry_delay", "backoff", "max_delay", "jitter", "retry_on",
-    "timeout", "fail_safe", "stream_output", "each", "inputs", "version",
+    "timeout", "fail_safe", "stream_output", "lead", "drain", "each", "inputs",
+    "version",
 ]  # fmt: skip
 
 
@@ -137,7 +138,8 @@ def test_any_argument_of_a_task_is_taken_or_told_and_what_was_taken_can_be_plann
         told(error)
 
 
-SENSIBLE = {"description": "a b", "version": "a b", "max_retries": 10**400}
+VERY_MANY = 10**400
+SENSIBLE = {"description": "a b", "version": "a b", "max_retries": VERY_MANY, "lead": VERY_MANY}
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -153,7 +155,7 @@ SENSIBLE = {"description": "a b", "version": "a b", "max_retries": 10**400}
         b"x",
         ...,
         "a b",
-        SENSIBLE["max_retries"],
+        VERY_MANY,
         -(10**5000),
     ],
     ids=lambda value: type(value).__name__,

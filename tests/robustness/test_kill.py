@@ -14,3 +14,16 @@ def test_60_killed_programs_lose_no_change_that_was_recorded(programs, tmp_path)
     (done,) = programs("killed_writers.py", ["records", tmp_path / "runs.db", 60, 7])
     assert done["kills"] == 60
     assert done["commits"] > 60
+
+
+def test_400_killed_programs_are_resumed_and_run_nothing_twice_that_had_ended(programs, tmp_path):
+    threads, inline = programs(
+        "killed_runs.py", [tmp_path / "threads", "threads", 200, 7], [tmp_path / "inline", "inline", 200, 8]
+    )
+    for done in (threads, inline):
+        assert done["kills"] == 200
+        assert done["sessions"] == done["kills"] + done["runs"]
+        assert done["runs"] > 5
+        assert done["twice"] > 0  # some of them were killed in the middle of a task
+        assert done["executions"] > 10 * done["runs"]
+    assert inline["most"] <= 2  # the one at work, and one whose outcome was being recorded

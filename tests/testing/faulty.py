@@ -11,6 +11,7 @@ from pathlib import Path
 
 from anyio.lowlevel import checkpoint
 
+from dpcore.errors import ResultNotStoredError, StoreError
 from dpcore.jobs import Ref
 from dpcore.ports import IOManager
 from dpcore.ports.runstore import Document
@@ -84,6 +85,24 @@ class MixesUpTasks(MemoryIO):
         return super().write(Ref(ref.run_id, ref.task.split(".")[0], ref.result_id), value)
 
 
+class ListsAThousand(MemoryIO):
+    def refs(self, run_id, task):
+        return sorted(super().refs(run_id, task))[:1000]
+
+
+class CutsWhatIsHuge(FilesystemIO):
+    def write(self, ref, value):
+        return super().write(ref, value[:16_000_000] if isinstance(value, bytes) else value)
+
+
+class TakesAFullDiskForDone(FilesystemIO):
+    def write(self, ref, value):
+        try:
+            return super().write(ref, value)
+        except (OSError, ResultNotStoredError):
+            return "somewhere"
+
+
 class ReadsThenWritesTheRun(IOManager):
     """One file a run, which others may have changed between reading and writing it."""
 
@@ -120,6 +139,21 @@ class ReadsThenWritesTheRun(IOManager):
 class TestReadsThenWritesTheRun(IOManagerConformance):
     def make(self, tmp_path):
         return ReadsThenWritesTheRun(tmp_path / "runs")
+
+
+class TestListsAThousand(IOManagerConformance):
+    def make(self, tmp_path):
+        return ListsAThousand()
+
+
+class TestCutsWhatIsHuge(IOManagerConformance):
+    def make(self, tmp_path):
+        return CutsWhatIsHuge(path=tmp_path / "runs")
+
+
+class TestTakesAFullDiskForDone(IOManagerConformance):
+    def make(self, tmp_path):
+        return TakesAFullDiskForDone(path=tmp_path / "runs")
 
 
 class TestWritesInPlace(IOManagerConformance):
@@ -260,6 +294,35 @@ class SaysItIsDurable(MemoryRunStore):
     capabilities = frozenset({"durable"})
 
 
+class RemembersLeases(SqliteRunStore):
+    """Asks nobody whether a lease that it once had is still there."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.had = set()
+
+    async def commit(self, key, *, fence=None, **rest):
+        if fence is not None and fence in self.had:
+            fence = None
+        version = await super().commit(key, fence=fence, **rest)
+        if fence is not None and version is not None:
+            self.had.add(fence)
+        return version
+
+
+class LosesLargeCommits(SqliteRunStore):
+    async def commit(self, key, *, entries=(), **rest):
+        return await super().commit(key, entries=[one for one in entries if len(one) < 1_000_000][:5000], **rest)
+
+
+class TakesAFullDiskForDoneToo(SqliteRunStore):
+    async def commit(self, key, **fields):
+        try:
+            return await super().commit(key, **fields)
+        except StoreError:
+            return 1
+
+
 class WorksWhenClosed(MemoryRunStore):
     async def __aexit__(self, *_):
         pass
@@ -290,6 +353,21 @@ class TestWritesEntriesOneByOneToDisk(RunStoreConformance):
 
     def make(self, tmp_path: Path):
         return WritesEntriesOneByOneToDisk(path=tmp_path / "runs.db")
+
+
+class TestRemembersLeases(RunStoreConformance):
+    def make(self, tmp_path):
+        return RemembersLeases(path=tmp_path / "runs.db")
+
+
+class TestLosesLargeCommits(RunStoreConformance):
+    def make(self, tmp_path):
+        return LosesLargeCommits(path=tmp_path / "runs.db")
+
+
+class TestTakesAFullDiskForDoneToo(RunStoreConformance):
+    def make(self, tmp_path):
+        return TakesAFullDiskForDoneToo(path=tmp_path / "runs.db")
 
 
 class TestLooksThenWrites(RunStoreConformance):

@@ -48,6 +48,12 @@ BROKEN = {
     "ScansFromTheFirst": ["scan_begins_with_the_last_created", "list_begins_with_the_last_run"],
     "DropsTheValueOnly": ["what_was_dropped_leaves_nothing", "any_history_is_that_of_a_dictionary"],
     "SaysItIsDurable": ["durable_or_not_as_it_says"],
+    "ListsAThousand": ["ten_thousand_values_are_listed_and_cleared"],
+    "CutsWhatIsHuge": ["a_huge_value_returns_whole"],
+    "TakesAFullDiskForDone": ["what_does_not_fit_keeps_what_was_there"],
+    "RemembersLeases": ["a_fence_holds_between_two_of_the_same_settings"],
+    "LosesLargeCommits": ["what_is_large_is_whole", "what_does_not_fit_keeps_what_was_there"],
+    "TakesAFullDiskForDoneToo": ["what_does_not_fit_keeps_what_was_there"],
     "WorksWhenClosed": ["it_is_used_between_entering_and_leaving"],
 }
 

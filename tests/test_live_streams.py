@@ -1,0 +1,342 @@
+"""Tasks that read a stream while it is made, through an app: on threads and on the event loop, asyncio and trio."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+from dpcore import App, Outcome, State, current_job
+from dpcore_plugins import ThreadsExecutor
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+
+async def result_of(tasks, plugins, *, slots: int = 4, check: bool = True, **arguments):
+    with anyio.fail_after(20):
+        async with App(tasks, executor=ThreadsExecutor(slots=slots), plugins=plugins) as app:
+            return await app.run(check=check, **arguments)
+
+
+# ---------------------------------------------------------------- items come while they are made (D-X7)
+
+
+async def test_the_first_item_is_read_while_the_producer_still_runs(tasks, plugins):
+    """The producer does not go on before its first item has been read."""
+    read = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield 1
+        assert read.wait(10)
+        yield 2
+
+    @tasks.task
+    def total(days: Iterator[int]) -> list[int]:
+        found = []
+        for day in days:
+            found.append(day)
+            read.set()
+        return found
+
+    assert (await result_of(tasks, plugins))["total"] == [1, 2]
+
+
+async def test_coroutine_functions_read_and_make_streams_as_they_come(tasks, plugins):
+    read = anyio.Event()
+
+    @tasks.task
+    async def days() -> AsyncIterator[int]:
+        yield 1
+        await read.wait()
+        yield 2
+
+    @tasks.task
+    async def doubled(days: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for day in days:
+            yield 2 * day
+
+    @tasks.task
+    async def total(doubled: AsyncIterator[int]) -> list[int]:
+        found = []
+        async for day in doubled:
+            found.append(day)
+            read.set()
+        return found
+
+    assert (await result_of(tasks, plugins))["total"] == [2, 4]
+
+
+async def test_the_first_item_is_mapped_while_the_producer_still_runs(tasks, plugins):
+    mapped = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield 1
+        assert mapped.wait(10)
+        yield from (2, 3)
+
+    @tasks.task(each="days")
+    def load(day: int) -> int:
+        mapped.set()
+        return day * 10
+
+    assert (await result_of(tasks, plugins))["load"] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("each", [False, True])
+async def test_an_empty_stream_ends(tasks, plugins, each):
+    """D-X6."""
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield from ()
+
+    if each:
+        tasks.task(name="read", each="days")(lambda days: days)
+    else:
+
+        @tasks.task
+        def read(days: Iterator[int]) -> list[int]:
+            return [*days]
+
+    assert (await result_of(tasks, plugins))["read"] == []
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 16])
+async def test_a_chain_of_ten_streams_ends_on_any_number_of_slots(tasks, plugins, slots):
+    @tasks.task(lead=2)
+    def t0() -> Iterator[int]:
+        yield from range(100)
+
+    for number in range(1, 10):
+
+        @tasks.task(name=f"t{number}", inputs={"items": f"t{number - 1}"}, lead=2)
+        def following(items: Iterator[int]) -> Iterator[int]:
+            for item in items:
+                yield item + 1
+
+    result = await result_of(tasks, plugins, slots=slots)
+    assert result["t9"] == [*range(9, 109)]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+async def test_two_streams_that_are_read_one_after_the_other_bring_nothing_to_a_stop(tasks, plugins, slots):
+    @tasks.task(lead=1)
+    def days() -> Iterator[int]:
+        yield from range(50)
+
+    @tasks.task(lead=1)
+    def doubled(days: Iterator[int]) -> Iterator[int]:
+        for day in days:
+            yield 2 * day
+
+    @tasks.task
+    def both(days: Iterator[int], doubled: Iterator[int]) -> int:
+        return sum(doubled) - sum(days)
+
+    assert (await result_of(tasks, plugins, slots=slots))["both"] == sum(range(50))
+
+
+# ---------------------------------------------------------------- the lead
+
+
+async def test_a_producer_waits_for_a_reader_that_is_slower(tasks, plugins):
+    made, ahead = [], []
+
+    @tasks.task(lead=4)
+    def days() -> Iterator[int]:
+        for day in range(200):
+            made.append(day)
+            yield day
+
+    @tasks.task
+    def total(days: Iterator[int]) -> int:
+        ahead.extend(len(made) - day for day in days)
+        return len(ahead)
+
+    assert (await result_of(tasks, plugins))["total"] == 200
+    # What it had made when the reader began does not count: nobody read.
+    began = next(at for at, number in enumerate(ahead) if number <= 12)
+    assert max(ahead[began:]) <= 12, "twice the lead, and what is on its way"
+
+
+# ---------------------------------------------------------------- attempts
+
+
+async def test_no_result_is_made_of_the_items_of_two_attempts(tasks, plugins):
+    """D-X7: what had been read of the attempt that failed is forgotten, and its items are."""
+    begun = threading.Event()
+
+    @tasks.task(max_retries=1)
+    def days() -> Iterator[str]:
+        attempt = current_job().attempt
+        yield f"{attempt}a"
+        if attempt == 1:
+            assert begun.wait(10)
+            raise ValueError("no")
+        yield f"{attempt}b"
+
+    @tasks.task
+    def total(days: Iterator[str]) -> list[str]:
+        found = []
+        for day in days:
+            found.append(day)
+            begun.set()
+        return found
+
+    with anyio.fail_after(20):
+        async with App(tasks, executor=ThreadsExecutor(slots=4), plugins=plugins) as app:
+            result = await app.run()
+            stored = (await app.io()).list(result.run_id)
+    assert result["total"] == ["2a", "2b"]
+    assert sorted(str(ref).partition("/")[2] for ref in stored) == ["days/2-00000000", "days/2-00000001", "total/2"]
+
+
+async def test_readers_of_a_producer_that_fails_for_good_are_skipped_and_none_hangs(tasks, plugins):
+    begun = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield 1
+        assert begun.wait(10)
+        raise ValueError("no")
+
+    @tasks.task
+    def doubled(days: Iterator[int]) -> Iterator[int]:
+        yield from days
+
+    @tasks.task
+    async def total(doubled: AsyncIterator[int]) -> int:
+        async for _ in doubled:
+            begun.set()
+        return 1
+
+    tasks.task(name="load", each="days")(lambda days: days)
+    outcomes = (await result_of(tasks, plugins, check=False)).outcomes
+    assert {name: str(outcome.state) for name, outcome in outcomes.items()} == {
+        "days": "failed", "doubled": "skipped", "load": "skipped", "total": "skipped",
+    }  # fmt: skip
+
+
+async def test_a_reader_that_fails_reads_the_same_items_again(tasks, plugins):
+    failed = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield 1
+        assert failed.wait(10)
+        yield 2
+
+    @tasks.task(max_retries=1)
+    def total(days: Iterator[int]) -> int:
+        first = next(days)
+        if not failed.is_set():
+            failed.set()
+            raise ValueError("no")
+        return first + sum(days)
+
+    assert (await result_of(tasks, plugins))["total"] == 3
+
+
+# ---------------------------------------------------------------- early returns
+
+
+async def test_a_producer_whose_readers_have_all_returned_early_is_stopped_and_has_succeeded(tasks, plugins):
+    closed = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        day = 0
+        try:
+            while True:
+                yield day
+                day += 1
+        finally:
+            closed.set()
+
+    @tasks.task
+    def first(days: Iterator[int]) -> int:
+        return next(days)
+
+    @tasks.task
+    async def third(doubled: AsyncIterator[int]) -> int:
+        count = 0
+        async for day in doubled:
+            count += 1
+            if count == 3:
+                return day
+        return -1
+
+    @tasks.task
+    async def doubled(days: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for day in days:
+            yield 2 * day
+
+    result = await result_of(tasks, plugins)
+    assert (result["first"], result["third"]) == (0, 4)
+    assert {outcome.state for outcome in result.outcomes.values()} == {State.SUCCEEDED}
+    assert closed.is_set()
+
+
+async def test_one_that_drains_runs_to_its_end(tasks, plugins):
+    read = threading.Event()
+
+    @tasks.task(drain=True)
+    def days() -> Iterator[int]:
+        yield 0
+        assert read.wait(10)
+        yield from range(1, 300)
+
+    @tasks.task
+    def first(days: Iterator[int]) -> int:
+        read.set()
+        return next(days)
+
+    result = await result_of(tasks, plugins)
+    assert (result["first"], len(result["days"])) == (0, 300)
+
+
+# ---------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize("why", ["cancelled", "timed out"])
+async def test_jobs_that_wait_for_each_other_are_stopped_and_leave_no_thread(tasks, plugins, why):
+    asked = threading.Event()
+    before = {*threading.enumerate()}
+
+    @tasks.task(timeout=0.2 if why == "timed out" else None)
+    async def days() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep_forever()
+
+    @tasks.task
+    def total(days: Iterator[int]) -> int:
+        next(days)
+        asked.set()
+        return sum(days)
+
+    with anyio.fail_after(20):
+        async with App(tasks, executor="threads", plugins=plugins) as app, anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                while not asked.is_set():
+                    await anyio.sleep(0.001)
+                if why == "cancelled":
+                    app.cancel("r1")
+
+            group.start_soon(cancel)
+            outcomes: dict[str, Outcome] = dict((await app.run(run_id="r1", check=False)).outcomes)
+    assert outcomes["days"].state is (State.CANCELLED if why == "cancelled" else State.TIMED_OUT)
+    assert outcomes["total"].state in (State.CANCELLED, State.SKIPPED)
+    for thread in {*threading.enumerate()} - before:
+        if thread.name.startswith("threads-"):  # trio keeps threads of its own
+            thread.join(10)
+            assert not thread.is_alive()
