@@ -9,7 +9,7 @@ Loading a pickle runs what it says: the folder must be as trusted as the code.
 """
 
 # A path object costs more than the system call that it is made for.
-# ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH113, PTH116, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH102, PTH103, PTH104, PTH106, PTH108, PTH113, PTH116, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from fcntl import LOCK_EX, LOCK_SH, flock
 from mmap import ACCESS_COPY, mmap
@@ -79,15 +79,24 @@ class FilesystemIO(IOManager):
             raise ResultNotStoredError(ref, f"{self}: {error}; {room}choose another folder: filesystem:PATH") from error
 
     def _commit_anew(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
-        os.makedirs(self._root, exist_ok=True)
-        with _locked(self._root, LOCK_SH):  # nobody clears it before there is something in it
+        with self._kept():  # nobody clears it before there is something in it
             for _ in range(_TRIES):  # but its last result may be removed, and the folder with it
                 with suppress(FileNotFoundError):
-                    self._make(folder)
-                    return self._commit(folder, result_id, pickled, buffers)
+                    is_new = self._make(folder)
+                    return self._commit(folder, result_id, pickled, buffers, is_new=is_new)
         raise FileNotFoundError(f"{folder} is removed as fast as it is made")
 
-    def _commit(self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview]) -> str:
+    def _kept(self) -> AbstractContextManager[None]:
+        """Have nothing below the folder of all cleared meanwhile."""
+        try:
+            return _locked(self._root, LOCK_SH)
+        except FileNotFoundError:
+            os.makedirs(self._root, exist_ok=True)
+            return _locked(self._root, LOCK_SH)
+
+    def _commit(
+        self, folder: str, result_id: str, pickled: bytes, buffers: Sequence[memoryview], *, is_new: bool = False
+    ) -> str:
         final, nonce = f"{folder}/{result_id}.pkl", os.urandom(6).hex()
         growing, beside = f"{folder}/.{nonce}.tmp", f"{folder}/{result_id}.{nonce}.buf"
         # Opened before the buffers are written: a run that is cleared is renamed first, so if this
@@ -103,7 +112,7 @@ class FilesystemIO(IOManager):
                     os.fsync(file)
             finally:
                 os.close(file)
-            replaced = _buffers_of(final)
+            replaced = None if is_new else _buffers_of(final)
             os.rename(growing, final)
         except BaseException:
             for torso in (growing, beside) if buffers else (growing,):
@@ -135,7 +144,12 @@ class FilesystemIO(IOManager):
             os.close(file)
         return json.dumps(spans).encode()
 
-    def _make(self, folder: str) -> None:
+    def _make(self, folder: str) -> bool:
+        """Make the folder of a task; tell whether it was not there."""
+        if not self.sync:
+            with suppress(OSError):  # that of the run is there, as a rule
+                os.mkdir(folder)
+                return True
         try:
             os.makedirs(folder, exist_ok=True)
         except FileExistsError as error:
@@ -147,6 +161,7 @@ class FilesystemIO(IOManager):
             run = os.path.dirname(folder)
             for made in (run, os.path.dirname(run), os.path.dirname(os.path.dirname(run))):
                 _sync_folder(made)
+        return False
 
     # ---------------------------------------------------------------- reading
 
@@ -427,10 +442,13 @@ def _write_all(file: int, data: bytes | memoryview) -> None:
         left = left[os.write(file, left) :]
 
 
+def _locked(path: str, how: int) -> AbstractContextManager[None]:
+    """Return what holds a lock on a folder, which is there; the system lets go of it when the process dies."""
+    return _holding(os.open(path, os.O_RDONLY), how)
+
+
 @contextmanager
-def _locked(path: str, how: int) -> Iterator[None]:
-    """Hold a lock on a folder; the system lets go of it when the process dies."""
-    folder = os.open(path, os.O_RDONLY)
+def _holding(folder: int, how: int) -> Iterator[None]:
     try:
         flock(folder, how)
         yield

@@ -19,6 +19,7 @@ class TestJsonLinesIO(IOManagerConformance):
     """Whatever JSON holds returns as it was; the rest is refused."""
 
     refuses: ClassVar = {**dict.fromkeys(DATA, "JSON has none"), **REST}
+    many: ClassVar = 300  # a run's file is written anew for each: it is not for ten thousand
 
     def make(self, tmp_path: Path) -> JsonLinesIO:
         """Store below the test's own folder."""
