@@ -223,7 +223,7 @@ class SqliteRunStore(RunStore):
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self._waits = connection, _PATIENCE
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         with _transaction(connection, "BEGIN"):
