@@ -272,7 +272,9 @@ class Function:
         """Return the function of that locator, importing its module if need be."""
         found = _attribute(_module(module, file, name), name)
         if found is None:
-            raise FunctionNotFoundError(f"{module}.{name}", f"the module has no {name!r}")
+            guarded = " when it is imported; define it outside of `if __name__ == '__main__':`"
+            problem = f"the module has no {name!r}{guarded if module == '__main__' else ''}"
+            raise FunctionNotFoundError(f"{module}.{name}", problem)
         return cls(found)
 
     def __reduce__(self) -> tuple[object, ...]:
