@@ -52,8 +52,8 @@ def touch(folder: str, name: str) -> None:
 
 def stay(folder: str) -> None:
     """Stay for ever, and clean up when told to end."""
-    touch(folder, f"{os.getpid()}.begun")
     try:
+        touch(folder, f"{os.getpid()}.begun")
         while True:
             time.sleep(60)
     finally:
@@ -80,9 +80,9 @@ def stay_in_c(folder: str) -> None:
 
 
 def stay_in_spite_of_all(folder: str) -> None:
-    touch(folder, f"{os.getpid()}.begun")
     while True:
         try:
+            touch(folder, f"{os.getpid()}.begun")
             while True:
                 time.sleep(60)
         except BaseException:  # noqa: BLE001

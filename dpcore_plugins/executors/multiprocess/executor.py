@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -12,6 +13,7 @@ from dpcore import Executor, Job, Line, Outcome
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.machine import cores
 from dpcore_plugins.executors.multiprocess.pool import AHEAD, Pool
+from dpcore_plugins.executors.multiprocess.worker import Call
 
 __all__ = ("MultiprocessExecutor",)
 
@@ -30,7 +32,7 @@ class MultiprocessExecutor(Executor):
     the root logger on, goes to the program's loggers, too.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills"})
+    capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills", "streams"})
 
     def __init__(self, *, workers: int | None = None, grace: float = 0.5, echo: bool = True) -> None:
         if workers is not None and workers < 1:
@@ -56,9 +58,13 @@ class MultiprocessExecutor(Executor):
         if self._pool is None:  # made here, because it belongs to the loop that runs
             self._pool = Pool(self.workers, self.grace, echo=self.echo)
         pool = self._pool
-        call = pool.give(job, line)
+        talks = job.talks
+        call = pool.give(job, line, copy_context() if talks else None)
         try:
-            await call.ended.wait()
+            if talks:
+                await _talked(call)
+            else:
+                await call.ended()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await pool.withdraw(call)
@@ -81,3 +87,11 @@ class MultiprocessExecutor(Executor):
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close()
+
+
+async def _talked(call: Call) -> None:
+    """Wait for the end of a job that talks, and pass on what it is told."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(call.pass_on)
+        await call.ended()
+        group.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from itertools import count
 
 import anyio
@@ -22,7 +23,7 @@ from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memor
 from dpcore_plugins.executors.multiprocess.orders import Shared
 from dpcore_plugins.executors.multiprocess.script import script_of_program
 from dpcore_plugins.executors.multiprocess.template import Template
-from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, OUTCOME, READY
+from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, MESSAGE, OUTCOME, PUBLISH, READY
 from dpcore_plugins.executors.multiprocess.worker import Call, Worker
 from dpcore_plugins.executors.multiprocess.working import Hello, done
 
@@ -71,10 +72,11 @@ class Pool:
         if self._template is None or self._template.is_gone:
             self._template = Template(self._loop, self._forked, self._killed, self._died, self._lost_template)
 
-    def give(self, job: Job, line: Line) -> Call:
-        """Have a job done by the next worker that is free."""
+    def give(self, job: Job, line: Line, talk: Context | None = None) -> Call:
+        """Have a job done by the next worker that is free; what it says meanwhile is heard in the context *talk*."""
         order, needs = self._shared.order(job, on_trio=self._loop.is_trio)
         call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs)
+        call.talk = talk
         self._place(call)
         return call
 
@@ -98,7 +100,7 @@ class Pool:
         """Return the worker that shall have a job sent ahead, while jobs are so short that it comes to it at once."""
         if self._pace >= _SHORT:
             return None
-        ready = [one for one in self._workers.values() if one.is_ready and not one.is_doomed]
+        ready = [one for one in self._workers.values() if one.is_ready and not one.is_doomed and not one.is_talking]
         worker = min(ready, key=lambda one: len(one.calls), default=None)
         return worker if worker is not None and len(worker.calls) <= AHEAD else None
 
@@ -214,7 +216,14 @@ class Pool:
                 self._free(worker)
             if self._pending or self._idle:
                 self._feed()
-        elif kind == LOG:
+        elif kind in (MESSAGE, PUBLISH):
+            if worker.calls and worker.calls[0].number == number:  # else it is of a thread that a job has left behind
+                worker.calls[0].hear(body) if kind == MESSAGE else worker.calls[0].ask(body)
+        else:
+            self._hear_of_worker(worker, kind, body)
+
+    def _hear_of_worker(self, worker: Worker, kind: int, body: bytes) -> None:
+        if kind == LOG:
             worker.printed.note(handled(body))
         elif kind == BEGUN:
             worker.calls[0].begin()

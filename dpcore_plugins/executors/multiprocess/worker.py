@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 
 import anyio
+import anyio.to_thread
 
 from dpcore import Job, Line, Outcome
+from dpcore.jobs import described
+from dpcore_plugins.executors.multiprocess.line import packed, unpacked
 from dpcore_plugins.executors.multiprocess.loops import Loop
 from dpcore_plugins.executors.multiprocess.orders import MOST_KNOWN
 from dpcore_plugins.executors.multiprocess.printed import Printed
-from dpcore_plugins.executors.multiprocess.wire import DEFINE, DROP, HELLO, HUNG_UP, JOB, READ, Cut, frame
+from dpcore_plugins.executors.multiprocess.wire import (
+    DEFINE,
+    DROP,
+    HELLO,
+    HUNG_UP,
+    JOB,
+    MESSAGE,
+    PUBLISHED,
+    READ,
+    Cut,
+    frame,
+)
 from dpcore_plugins.executors.multiprocess.working import Hello
 
 __all__ = ("Call", "Worker")
+
+_log = logging.getLogger("dpcore.executors.multiprocess")
 
 
 class Call:
     """A job that was given to the executor, and who waits for it."""
 
-    __slots__ = ("ended", "error", "has_begun", "job", "line", "needs", "number", "order", "outcome", "worker")
+    __slots__ = (
+        "asked",
+        "error",
+        "has_begun",
+        "is_over",
+        "job",
+        "line",
+        "needs",
+        "number",
+        "order",
+        "outcome",
+        "publishing",
+        "talk",
+        "turn",
+        "worker",
+    )
 
     def __init__(self, job: Job, line: Line, number: int, order: bytes, needs: tuple[tuple[int, bytes], ...]) -> None:
         self.job, self.line = job, line
         self.number, self.order, self.needs = number, order, needs
-        self.ended = anyio.Event()
+        self.turn = anyio.Event()  # it is over, or asks for something
+        self.is_over = False
         self.worker: Worker | None = None
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
         self.has_begun = False
+        self.talk: Context | None = None  # in which its line hears what a job that talks says
+        self.asked: list[bytes] = []  # to be published
+        self.publishing: anyio.CancelScope | None = None
 
     def begin(self) -> None:
         """Say that its code begins, once."""
@@ -44,7 +81,71 @@ class Call:
     def end(self, outcome: Outcome | None, error: Exception | None = None) -> None:
         """Say how it went, or that it could not be done."""
         self.outcome, self.error, self.worker = outcome, error, None
-        self.ended.set()
+        self.is_over = True
+        if self.publishing is not None:  # the job that wanted to hear of it is dead
+            self.publishing.cancel()
+        self.turn.set()
+
+    async def ended(self) -> None:
+        """Wait for its end; publish meanwhile what it wants to have published at once."""
+        while True:
+            await self.turn.wait()
+            asked, self.asked = self.asked, []
+            for one in asked:
+                await self._publish(one)
+            if self.is_over and not self.asked:
+                return
+            self.turn = anyio.Event()
+            if self.is_over or self.asked:
+                self.turn.set()
+
+    def ask(self, body: bytes) -> None:
+        """Have something published, in the context of who waits for the job."""
+        self.asked.append(body)
+        self.turn.set()
+
+    async def _publish(self, body: bytes) -> None:
+        answer: Exception | None = None
+        question = 0
+        try:
+            question, event = pickle.loads(body)
+            if not question:
+                self.line.publish(event)
+                return
+            if self.is_over:  # its worker is dead
+                return
+            # In a thread the line waits for the broker, and raises what it raises.
+            with anyio.CancelScope() as self.publishing:
+                await anyio.to_thread.run_sync(self.line.publish, event, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001  (whatever a broker raises is the task's to handle)
+            answer = error
+            if not question:
+                _log.warning("what job %s wanted to publish was not", self.job, exc_info=True)
+        finally:
+            self.publishing = None
+        if self.worker is not None:
+            self.worker.tell(frame(PUBLISHED, self.number, _answer(question, answer)))
+
+    async def pass_on(self) -> None:
+        """Pass on what the runner says to a job that talks."""
+        while True:
+            message = await self.line.receive()
+            if self.worker is not None:
+                self.worker.tell(frame(MESSAGE, self.number, packed(message)))
+
+    def hear(self, body: bytes) -> None:
+        """Pass on what the job says."""
+        if self.talk is not None:
+            self.talk.run(self.line.send, unpacked(body))
+
+
+def _answer(question: int, error: Exception | None) -> bytes:
+    try:
+        said = pickle.dumps((question, error))
+        pickle.loads(said)
+    except Exception:  # noqa: BLE001  (whatever an exception's own pickling raises)
+        said = pickle.dumps((question, RuntimeError(error and described(error))))
+    return said
 
 
 class Worker:
@@ -88,6 +189,11 @@ class Worker:
         self._unwatch = loop.reading(self._channel.fileno(), self.read)
         self._unwatch_output: Callable[[], object] | None = None
         self._prints = True  # until its end of the pipe is closed everywhere
+
+    @property
+    def is_talking(self) -> bool:
+        """Whether the last job that it has may take long, and wait for others."""
+        return bool(self.calls) and self.calls[-1].talk is not None
 
     @property
     def files(self) -> list[int]:
@@ -151,6 +257,10 @@ class Worker:
         return True
 
     # ---------------------------------------------------------------- the channel
+
+    def tell(self, said: bytes) -> None:
+        """Send something that is no job."""
+        self._send(said, b"")
 
     def _send(self, said: bytes, token: bytes) -> None:
         if not self._is_open:
