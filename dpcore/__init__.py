@@ -74,6 +74,7 @@ _HOMES = {
     "Subscription": "ports.subscription",
     "Tally": "ports.queue",
     "Task": "tasks",
+    "WorkerInfo": "ports.platform",
     "current_job": "worker",
     "from_cloudevent": "events.cloudevents",
     "hookimpl": "hookspecs",

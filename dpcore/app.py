@@ -337,6 +337,8 @@ class App:
             adapter = await self._make(kind)
             if isinstance(adapter, RunStore | Broker):
                 adapter.clock = self.clock
+            if isinstance(adapter, Executor):
+                adapter.plugins = self.plugins
             if isinstance(adapter, Broker):
                 adapter.strict = adapter.strict or self.strict_events
                 adapter.on_published = self.plugins.observers("dpcore_event_published")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from types import TracebackType
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from dpcore.events import Event
 from dpcore.jobs import Job, Message, Outcome
@@ -66,6 +66,11 @@ class Executor(Adapter):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    plugins: Any = None
+    """The plugins of the app that has it, set by the app.  They pickle: an executor with processes of its own has
+    ``plugins.live("dpcore_worker_started", WorkerInfo(...))`` called in each of them before the first job, and
+    ``dpcore_worker_stopping`` after the last; nothing is looked for there."""
+
     tells: bool = False
     """Whether it has ever said of a job that it begins; set by the runner."""
 

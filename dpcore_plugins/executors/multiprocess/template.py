@@ -74,9 +74,9 @@ class Template:
         """Have it stop a worker, and kill it if it lives after *grace* seconds; at once if that is 0."""
         self._ask(STOP, number, int(grace * 1000), [])
 
-    def bury(self, number: int) -> None:
-        """Have it kill a worker that speaks to nobody any more, if it does not end by itself; *killed* tells that."""
-        self._ask(BURY, number, _BURY, [])
+    def bury(self, number: int, patience: int = _BURY) -> None:
+        """Have it kill a worker that has not ended by itself in *patience* milliseconds; *killed* tells that."""
+        self._ask(BURY, number, patience, [])
 
     def _ask(self, what: int, number: int, grace: int, files: list[int]) -> None:
         with suppress(OSError):  # it is gone, and that is heard in a moment

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -165,6 +166,7 @@ class Worker:
         self.number = number
         self.pid = 0
         self.calls: deque[Call] = deque()
+        self.left = sys.maxsize  # how many jobs it may still be given
         self.is_ready = False
         self.is_doomed = False  # it is about to end, and gets nothing more
         self.is_told = False  # to end, by us
@@ -191,9 +193,11 @@ class Worker:
         self._prints = True  # until its end of the pipe is closed everywhere
 
     @property
-    def is_talking(self) -> bool:
-        """Whether the last job that it has may take long, and wait for others."""
-        return bool(self.calls) and self.calls[-1].talk is not None
+    def takes_more(self) -> bool:
+        """Whether a job may be sent ahead: not behind one that talks, which may take long and wait for others."""
+        if not self.is_ready or self.is_doomed or not self.left:
+            return False
+        return not self.calls or self.calls[-1].talk is None
 
     @property
     def files(self) -> list[int]:
@@ -218,6 +222,7 @@ class Worker:
         """Send a job; it is the worker's once that reads the token."""
         said = b"".join(frame(DEFINE, number, body) for number, body in call.needs if self._learns(number))
         call.worker = self
+        self.left -= 1
         self.calls.append(call)
         self._send(said + frame(JOB, call.number, call.order), bytes((self._dropped & 0xFF,)))
 
@@ -231,6 +236,7 @@ class Worker:
             return None
         call = self.calls.pop()
         call.worker = None
+        self.left += 1
         self._dropped += 1
         self._send(frame(DROP, call.number), b"")
         return call

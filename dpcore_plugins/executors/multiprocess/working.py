@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import pickle
 import select
@@ -21,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from dpcore import Job, Outcome, Ref, State, perform, perform_async
+from dpcore import Job, Outcome, Ref, State, WorkerInfo, perform, perform_async
 from dpcore.jobs import Function
 from dpcore_plugins.executors.multiprocess.line import JobLine
 from dpcore_plugins.executors.multiprocess.logs import take_over
@@ -45,6 +46,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
 
 __all__ = ("Hello", "done", "work")
 
+_log = logging.getLogger("dpcore.executors.multiprocess")
 _done = struct.Struct("!d")
 
 
@@ -57,6 +59,9 @@ class Hello(msgspec.Struct):
     level: int
     script: str | None = None
     package: str | None = None
+    environment: dict[str, str] = {}
+    number: int = 0
+    plugins: bytes = b""  # where one of them wants to know of workers
 
 
 def work(files: list[int]) -> int:
@@ -100,6 +105,7 @@ class _Worker:
         self._orders = Orders()
         self._hello: Hello | None = None
         self._line: JobLine | None = None  # of the job that it is at
+        self._info: WorkerInfo | None = None
         self.is_stopping = False
         self._loops: Any = None
         self._cancel: Any = None  # what cancels the coroutine that runs
@@ -213,14 +219,27 @@ class _Worker:
 
     def _begin(self, hello: Hello) -> None:
         if self._hello is None:
+            os.environ.update(hello.environment)
             with suppress(OSError):  # the program's folder is gone; what needs one says so
                 os.chdir(hello.folder)
             take_over(hello.level, lambda said: self.say(frame(LOG, 0, said)))
-            self.say(frame(READY))
-        self._hello = hello
         sys.path[:] = hello.path
         if hello.script is not None and "__mp_main__" not in sys.modules:
             sys.modules["__main__"] = Script(hello.script, hello.package)
+        if self._hello is None:
+            if hello.plugins:
+                self._tell_plugins_first(hello)
+            self.say(frame(READY))
+        self._hello = hello
+
+    def _tell_plugins_first(self, hello: Hello) -> None:
+        try:
+            plugins = pickle.loads(hello.plugins)
+        except Exception:  # noqa: BLE001  (whatever the class of a plugin that is an object raises)
+            _log.exception("the plugins of the program cannot be loaded in a worker process, and are not told of it")
+            return
+        self._info = WorkerInfo(executor="multiprocess", number=hello.number, pid=os.getpid(), plugins=plugins)
+        plugins.live("dpcore_worker_started", self._info)
 
     # ---------------------------------------------------------------- doing
 
@@ -295,6 +314,8 @@ class _Worker:
     def close(self) -> None:
         """Do what a program does at its end."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._info is not None:
+            self._info.plugins.live("dpcore_worker_stopping", self._info)
         if self._loops is not None:
             self._loops.close()
         import atexit
