@@ -293,8 +293,11 @@ class Runner:
         lives = began is not None and not on_loop and "kills" not in self.executor.capabilities
         duration = 0.0 if began is None else self.clock.monotonic() - began
         if line.timed_out:
-            return _timed_out(job, "running" if lives else "stopped", duration)
-        return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives)
+            late = _timed_out(job, "running" if lives else "stopped", duration)
+            return msgspec.structs.replace(late, output=line.output)
+        return Outcome(
+            state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives, output=line.output
+        )
 
     def _stop_jobs(self) -> None:
         for line in list(self._lines):
@@ -563,7 +566,7 @@ class _Journal:
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "given", "job", "post", "runner", "scope", "start", "timed_out")
+    __slots__ = ("began", "given", "job", "output", "post", "runner", "scope", "start", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
@@ -572,6 +575,7 @@ class _Line:
         self.given = runner.clock.monotonic()
         self.began: float | None = None
         self.timed_out = False
+        self.output = ""  # of a job that was stopped
         self.start: Start | None = None
         self.post: _Post | None = None
 

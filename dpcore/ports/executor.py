@@ -20,6 +20,9 @@ class Line(Protocol):
     def over(self) -> bool:
         """Whether nobody waits for the job any more: it was given up, and what it still makes is not stored."""
 
+    output: str
+    """What a job that was cancelled had printed, set by an executor that knows it before ``run`` ends."""
+
     def started(self) -> None:
         """Say that the job's code begins now: state ``running`` and its timeout count from here.
 

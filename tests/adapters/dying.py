@@ -154,3 +154,22 @@ def variable(name: str) -> str | None:
 
 def modules() -> list[str]:
     return [*sys.modules]
+
+
+def print_and_stay(said) -> None:
+    print("at row 7")
+    said.set()
+    time.sleep(60)
+
+
+def take_all_memory() -> int:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, before[1]))
+    try:
+        return len(bytearray(1 << 40))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def does_not_pickle() -> object:
+    return threading.Lock()

@@ -16,13 +16,14 @@ import pytest
 import sniffio
 
 from dpcore import App, Job, Plugins, State
-from dpcore.errors import TaskTimeoutError, WorkerLostError, WorkersNotStartedError
+from dpcore.errors import ExecutorLeftError, ResultNotStoredError, TaskTimeoutError, WorkerLostError
 from dpcore.jobs import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
 from dpcore_plugins.executors.multiprocess.machine import cores
 from tests.adapters import dying, worker_plugin
+from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
 BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
@@ -211,6 +212,42 @@ async def test_a_timeout_stops_whatever_runs(tasks, plugins, tmp_path, call):
 
 
 @BOTH
+@pytest.mark.parametrize("why", ["cancelled", "timed out"])
+async def test_what_a_job_had_printed_before_it_was_stopped_is_kept(tasks, plugins, tmp_path, why):
+    said = Flag(tmp_path / "said")
+    tasks.task(name="stays", timeout=0.5 if why == "timed out" else None)(partial(dying.print_and_stay, said))
+
+    async with App(tasks, executor="multiprocess?workers=1&grace=0.2", plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+
+                async def cancel() -> None:
+                    await said.up()
+                    app.cancel("r1")
+
+                if why == "cancelled":
+                    group.start_soon(cancel)
+                result = await app.run(run_id="r1", check=False)
+    outcome = result.outcomes["stays"]
+    assert str(outcome.state).replace("_", " ") == why
+    assert outcome.output == "at row 7\n"
+
+
+@BOTH
+async def test_want_of_memory_is_a_failure_like_any_other(bench):
+    outcome = await bench.outcome(dying.take_all_memory)
+    assert isinstance(outcome.error, MemoryError)
+    assert await bench.value(dying.pid) == int(outcome.worker.partition("/")[0])
+
+
+@BOTH
+async def test_a_result_that_does_not_pickle_is_a_failure_that_says_so(bench):
+    outcome = await bench.outcome(dying.does_not_pickle)
+    assert isinstance(outcome.error, ResultNotStoredError)
+    assert "lock" in str(outcome.error)
+
+
+@BOTH
 async def test_code_that_is_stopped_cleans_up_first(bench):
     await cancelled(bench, dying.stay)
     assert [*bench.folder.glob("*.cleaned")]
@@ -250,16 +287,19 @@ async def test_leaving_it_stops_what_runs(anyio_backend, tmp_path):
 
             async def stay() -> None:
                 try:
-                    outcomes.append((await bench.outcome(dying.stay, folder=str(tmp_path))).state)
-                except WorkersNotStartedError as error:
+                    outcomes.append(str((await bench.outcome(dying.stay, folder=str(tmp_path))).error))
+                except ExecutorLeftError as error:
                     outcomes.append(str(error))
 
             for _ in range(3):
                 group.start_soon(stay)
             pids = await bench.begun(2)
     assert not any(map(lives, pids))
-    waited = "no worker process can be started: the executor was left"
-    assert sorted(outcomes) == sorted([State.FAILED, State.FAILED, waited])
+    assert sorted(outcomes) == [
+        "task 't1' was stopped: the executor was left while it ran",
+        "task 't2' was stopped: the executor was left while it ran",
+        "task 't3' was not run: the executor was left before its turn came",
+    ]
 
 
 KILLED = """
@@ -267,7 +307,7 @@ import anyio, sys
 from functools import partial
 from pathlib import Path
 import dpcore
-from tests.adapters import dying, worker_plugin
+from tests.adapters import dying
 
 tasks = dpcore.Registry()
 for name in "ab":
@@ -291,7 +331,7 @@ def test_workers_and_template_end_when_the_program_is_killed(tmp_path):
         template = parent(workers[0])
         assert template != program.pid
         program.kill()
-    assert gone([*workers, template])
+    assert gone([*workers, template], 1.0), "none outlives it by more than a second"
 
 
 ROOT = Path(__file__).parents[2]

@@ -86,6 +86,8 @@ class MultiprocessExecutor(Executor):
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await pool.withdraw(call)
+            if call.outcome is not None:
+                line.output = call.outcome.output
             raise
         if call.outcome is None:
             assert call.error is not None

@@ -45,12 +45,13 @@ class JobLine:
     another thread of the job.  A SIGTERM ends the wait, and so does the end of the program.
     """
 
-    __slots__ = ("_answers", "_asked", "_is_async", "_is_over", "_is_timed", "_number", "_said", "_worker")
+    __slots__ = ("_answers", "_asked", "_is_async", "_is_over", "_is_timed", "_number", "_said", "_worker", "output")
 
     def __init__(self, worker: Channel, number: int, job: Job) -> None:
         self._worker, self._number = worker, number
         self._is_timed, self._is_async = job.timeout is not None, job.is_async
         self._is_over = False
+        self.output = ""  # of which only the program knows
         self._said: deque[Message] = deque()
         self._answers: dict[int, Exception | None] = {}
         self._asked = count(1)

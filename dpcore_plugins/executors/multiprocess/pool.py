@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from dpcore import Job, Line, Outcome, State
-from dpcore.errors import WorkerLostError, WorkersNotStartedError
+from dpcore.errors import ExecutorLeftError, WorkerLostError, WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.logs import handled, levels
 from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memory
@@ -313,7 +313,10 @@ class Pool:
         while worker.calls:
             call = worker.calls.popleft()
             call.begin()
-            job, lost = call.job, WorkerLostError(call.job.task, how, output[-_SAID:], for_memory=for_memory)
+            job = call.job
+            lost: Exception = WorkerLostError(job.task, how, output[-_SAID:], for_memory=for_memory)
+            if self._is_closing:
+                lost = ExecutorLeftError(job.task, has_begun=True)
             call.end(
                 Outcome(
                     state=State.FAILED,
@@ -373,12 +376,13 @@ class Pool:
         if self._wait is not None:
             self._wait()
         for call in self._pending:
-            call.end(None, WorkersNotStartedError("the executor was left"))
+            call.end(None, ExecutorLeftError(call.job.task))
         self._pending.clear()
         if self._template is None:
             return
+        template = self._template
         if not self._workers and not self._retired:
-            self._template.abandon()
+            template.kill()
             return
         with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace + _PATIENCE):
             workers = [*self._workers.values(), *self._retired.values()]
@@ -390,7 +394,7 @@ class Pool:
             self._idle.clear()
             for worker in workers:
                 await worker.dead.wait()
-        self._template.close()
+        await template.end()
         for worker in [*self._workers.values(), *self._retired.values()]:
             worker.close()
 
