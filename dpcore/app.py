@@ -48,6 +48,7 @@ from dpcore.errors import (
 from dpcore.events import Event
 from dpcore.groups import Overflow, Start
 from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
+from dpcore.live import run_of
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -596,7 +597,7 @@ class App:
         plan = self._planned(selection, params or {}, arguments)
         written = plan.order if selection and isinstance(selection[0], Plan) else selection
         executor, io, store = await self._to_run_with()
-        run = Run(
+        run = run_of(
             plan,
             self._new_run_id() if run_id is None else check_id(run_id, "run id"),
             io=io,
@@ -606,7 +607,7 @@ class App:
             earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
-            live="streams" in executor.capabilities,
+            streams="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):
@@ -657,7 +658,7 @@ class App:
         try:
             history = await store.get(run_id)  # of which nothing changes any more
             run, left, record = await self._remaining(
-                history, self._named(begin), changed, (params, metadata), store, io
+                history, self._named(begin), changed, (params, metadata), executor, store, io
             )
             await store.append(run_id, left.changes, record=record, lease=lease)
         except BaseException:
@@ -675,6 +676,7 @@ class App:
         begin: list[str],
         changed: bool,
         given: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+        executor: Executor,
         store: RunStore,
         io: IOManager,
     ) -> tuple[Run, Rest, RunRecord]:
@@ -684,9 +686,10 @@ class App:
         arguments = dict(record.selection)
         plan = self.plan(*arguments.pop("selection", ()), params=params, **arguments)
         left = rest(plan, history, at=self.clock.now().timestamp(), begin=begin, changed=changed)
-        run = Run(
+        run = run_of(
             plan,
             record.run_id,
+            streams="streams" in executor.capabilities,
             io=io,
             params=params,
             metadata=metadata,
