@@ -122,6 +122,11 @@ class LiveRun(Run):
             if reader is not None and start in reader.running and message.task in reader.sources:
                 self._hear_reader(start.task, reader, message)
 
+    def kept(self, start: Start) -> Items | None:
+        """Return what stays of what a producer has stored if it is stopped; None unless nobody wants more of it."""
+        flow = self._flows.get(start.task)
+        return flow.items if flow is not None and flow.enough and flow.attempt == start.attempt else None
+
     def _hear_reader(self, name: str, reader: Reader[Start], message: Reading | Left) -> None:
         flow = self._flows[message.task]
         if isinstance(message, Left):

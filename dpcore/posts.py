@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
@@ -18,18 +19,25 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import EventLoopToken
 
-from dpcore.jobs import Message
+from dpcore.jobs import Enough, Items, Message
 from dpcore.live import LiveRun
 from dpcore.runs import Start
 
 __all__ = ("Post", "Posts")
 
+_PATIENCE = 1.0  # seconds that a producer may take to end once nobody wants more of it
+
 
 class Posts:
-    """The posts of all jobs of one run, and how these are stopped; *heard* is called when something was heard."""
+    """The posts of all jobs of one run, and how these are stopped.
 
-    def __init__(self, run: LiveRun, token: EventLoopToken, heard: Callable[[], None]) -> None:
-        self._run, self._heard = run, heard
+    *heard* is called when something was heard, and ``later(seconds, call, ...)`` has something called later.
+    """
+
+    def __init__(
+        self, run: LiveRun, token: EventLoopToken, heard: Callable[[], None], later: Callable[..., None]
+    ) -> None:
+        self._run, self._heard, self._later = run, heard, later
         self._thread = threading.get_ident()
         self._scopes: dict[Start, anyio.CancelScope] = {}
         self._posts: dict[Start, Post] = {}
@@ -60,7 +68,8 @@ class Posts:
         self._said.append((post, message))
         if not self._is_told:
             self._is_told = True
-            self._soon(self._hear_here)
+            with suppress(RuntimeError):  # the loop is gone, and with it everybody who would hear
+                self._soon(self._hear_here)
 
     def _hear_threads(self) -> None:
         self._is_told = False  # first: what is said from here on is told again
@@ -83,14 +92,23 @@ class Posts:
             post = self._posts.get(start)
             if post is not None:
                 post.put(message)
+                if isinstance(message, Enough):  # which is seen at its next item, and there may be none
+                    self._later(_PATIENCE, self._stop, start)
 
     def stop_void(self) -> None:
         """Stop the jobs whose work has come to nothing."""
         for start in self._run.void:
-            scope = self._scopes.get(start)
-            if scope is not None:
-                scope.cancel()
+            self._stop(start)
         self._run.void.clear()
+
+    def _stop(self, start: Start) -> None:
+        scope = self._scopes.get(start)
+        if scope is not None:
+            scope.cancel()
+
+    def kept(self, start: Start) -> Items | None:
+        """Return what stays of what an attempt has stored though it was stopped."""
+        return self._run.kept(start)
 
     @property
     def waiting(self) -> bool:
@@ -112,8 +130,14 @@ class Post:
         self.closed = False
 
     def hear(self, message: Message) -> None:
-        """Take in what the job says; callable from any thread, and never waits."""
-        self._posts.hear(self, message)
+        """Take in what the job says, unless it is over; callable from any thread, and never waits."""
+        if not self.closed:
+            self._posts.hear(self, message)
+
+    @property
+    def kept(self) -> Items | None:
+        """What stays of what the job has stored though it was stopped: all, if its readers had enough of it."""
+        return self._posts.kept(self.start)
 
     def put(self, message: Message) -> None:
         """Say *message*; on the runner's event loop."""

@@ -121,7 +121,7 @@ class Runner:
         self._ended = anyio.Event()
         self._thread = threading.get_ident()
         self._token: EventLoopToken = current_token()
-        self._posts = Posts(run, self._token, self._heard) if isinstance(run, LiveRun) else None
+        self._posts = Posts(run, self._token, self._heard, self._timers.add) if isinstance(run, LiveRun) else None
 
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
@@ -266,9 +266,10 @@ class Runner:
     async def _judged(self, job: Job, line: _Line, outcome: Outcome | None) -> Outcome:
         """Say how a job went that did not simply succeed: *outcome* is what the executor made of it, if anything."""
         if outcome is None:
+            kept = line.post.kept if line.post is not None else None
             if job.streams:  # forget what it had stored before it was given up
-                await self._off_the_loop(_forget_items, self.io, job)
-            return self._given_up(job, line)
+                await self._off_the_loop(_forget_items, self.io, job, kept.count if kept is not None else 0)
+            return msgspec.structs.replace(self._given_up(job, line), result=kept)
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             await checkpoint()  # what interrupted the body may have asked for the run to be cancelled
             if self.run.stopping:
@@ -581,13 +582,15 @@ def _single(error: BaseException) -> BaseException:
     return error
 
 
-def _forget_items(io: IOManager, job: Job) -> None:
+def _forget_items(io: IOManager, job: Job, kept: int) -> None:
+    """Delete what an attempt has stored, but for as many items as are kept."""
+    stay = frozenset(Items(job.run_id, job.task, kept, job.attempt))
     try:
         refs = io.list(job.run_id, job.task)
     except Exception:  # noqa: BLE001  (whatever an adapter raises: the run does not need it)
         _log.warning("what %s had stored before it was given up cannot be found", job, exc_info=True)
         return
-    _delete(io, [ref for ref in refs if ref.result_id.startswith(f"{job.attempt}-")])
+    _delete(io, [ref for ref in refs if ref.result_id.startswith(f"{job.attempt}-") and ref not in stay])
 
 
 def _delete(io: IOManager, refs: Sequence[Ref]) -> None:
