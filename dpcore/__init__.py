@@ -30,6 +30,7 @@ below it:
 ``mapped``            how far a task is that has a job for each item of a stream
 ``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
+``slots``             how runs share an executor, and what may not run at once
 ``hints``             the schema of a function; does this output fit that input
 ``topics``            the grammar of patterns; the tree that routes a topic
 ``tracebacks``        tracebacks with the frames of the user's code

@@ -61,6 +61,7 @@ from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, rea
 from dpcore.resuming import Rest, rest, result_of
 from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
+from dpcore.slots import Slots
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
 from dpcore.words import Shown, listed, nearest, printed
@@ -198,6 +199,10 @@ class App:
     *source* names the file or module that the tasks come from, for the record.  With
     *strict_events* every payload goes through the wire form, also where the broker
     could pass the object itself: what would not survive a process fails at ``publish``.
+
+    *limits* say how many jobs of tasks with a tag run at once, in all runs of this app
+    together: with ``{"db": 2}`` two of those tagged ``db``.  A job that was given up, and
+    whose code may still run, does not count.
     """
 
     def __init__(
@@ -213,7 +218,9 @@ class App:
         clock: Clock | None = None,
         source: str = "",
         strict_events: bool = False,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
+        self._slots = Slots(_checked_limits(limits))
         check_argument("strict_events", strict_events, bool, "True or False")
         check_argument("registry", registry, Registry | None, "a Registry")
         check_argument("plugins", plugins, Plugins | None, "a Plugins")
@@ -571,6 +578,7 @@ class App:
         check: bool = True,
         run_id: str | None = None,
         nominal: datetime | None = None,
+        priority: int = 0,
     ) -> Result:
         """Run the selected tasks, as :func:`dpcore.plan` selects them, and return what they gave.
 
@@ -579,12 +587,17 @@ class App:
         value is freed when its last reader has ended.  A failed run raises
         (:meth:`Result.raise_for_failure`) unless *check* is False.
 
+        Runs of one app share its executor alike; one with a higher *priority* is served
+        first, and each has one place at least.
+
         Raises :class:`~dpcore.errors.ArgumentError` and
         :class:`~dpcore.errors.PlanningError` before anything has run.
         """
         _refuse_while_loading()
         check_argument("params", params, Mapping | None, "a mapping from parameter to value")
         check_argument("check", check, bool, "True or False")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise ArgumentError("priority", priority, "a whole number")
         _check_running({"metadata": metadata, "fail_fast": fail_fast, "keep": keep})
         arguments = {
             "tags": _listed(tags),
@@ -607,6 +620,7 @@ class App:
             earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
+            limits=self._slots.limits,
             streams="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
@@ -616,7 +630,7 @@ class App:
         lease = await store.lease(f"run/{run.run_id}", _LEASED)
         if lease is None:
             raise RunExistsError(run.run_id, str(store))
-        result = await self._drive(run, record, executor, store, io, lease)
+        result = await self._drive(run, record, executor, store, io, lease, priority)
         return result.raise_for_failure() if check else result
 
     async def resume(
@@ -698,6 +712,7 @@ class App:
             fail_fast=record.fail_fast,
             keep=cast(Keep, record.keep),
             before=left.before,
+            limits=self._slots.limits,
         )
         await to_thread.run_sync(_check_there, run, io)
         fresh = self._record(run, (), {}, durable="durable" in store.capabilities)
@@ -767,7 +782,14 @@ class App:
         return await (await self.store()).get(run_id)
 
     async def _drive(
-        self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager, lease: Lease
+        self,
+        run: Run,
+        record: RunRecord,
+        executor: Executor,
+        store: RunStore,
+        io: IOManager,
+        lease: Lease,
+        priority: int = 0,
     ) -> Result:
         began = self.clock.monotonic()
         run_changed = self.plugins.observers("dpcore_run_changed")
@@ -790,6 +812,8 @@ class App:
             task_changed,
             publish,
             lease,
+            self._slots,
+            priority,
         )
         try:
             if announcer is None:
@@ -928,6 +952,15 @@ def _check_running(arguments: Mapping[str, Any]) -> None:
     keep = arguments["keep"]
     if not isinstance(keep, str) or keep not in ("all", "leaves"):
         raise ArgumentError("keep", keep, "'all' or 'leaves'")
+
+
+def _checked_limits(limits: object) -> Mapping[str, int] | None:
+    wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
+    check_argument("limits", limits, Mapping | None, wanted)
+    for tag, most in cast("Mapping[object, object]", limits or {}).items():
+        if not isinstance(tag, str) or isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ArgumentError("limits", limits, wanted)
+    return cast("Mapping[str, int] | None", limits)
 
 
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:

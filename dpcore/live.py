@@ -105,6 +105,7 @@ class LiveRun(Run):
         reader = self._live.get(start.task)
         if reader is not None and not self._counts(start, reader, outcome):
             self._inflight -= 1
+            self._give_back(start)
             return
         if start.task in self._flows:
             outcome = self._flowed(start, outcome)
@@ -339,6 +340,9 @@ class LiveRun(Run):
             if not ranks.isdisjoint(entry[0] for entry in self._ready):
                 self._ready = [entry for entry in self._ready if entry[0] not in ranks]
                 heapify(self._ready)
+            for tags, aside in self._aside.items():
+                self._aside[tags] = [entry for entry in aside if entry[0] not in ranks]
+                heapify(self._aside[tags])
 
     def _begin_again(self, name: str, reader: Reader[Start]) -> None:
         """Take back a reader, wherever it is, so that it begins again when it can; that costs it no retry."""

@@ -33,6 +33,7 @@ from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import Lease, RunRecord
 from dpcore.posts import Post, Posts
 from dpcore.runs import Change, Run, Start
+from dpcore.slots import Slots
 from dpcore.timers import Timers
 
 __all__ = ("Publish", "Runner")
@@ -53,7 +54,8 @@ class Runner:
     *record* is what :meth:`~dpcore.ports.RunStore.begin` was given; *run_changed* and
     *task_changed* are observers.  With a *lease* it is renewed, and everything is recorded
     under it: when somebody else has it, the run is broken off with
-    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.
+    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.  *slots*
+    are shared with other runs on the same executor, by *priority*.
     """
 
     __slots__ = (
@@ -73,14 +75,17 @@ class Runner:
         "_publishing",
         "_recording",
         "_run_changed",
+        "_slots",
         "_task_changed",
         "_thread",
         "_timers",
         "_token",
         "_yielded",
+        "allowed",
         "clock",
         "executor",
         "io",
+        "priority",
         "record",
         "run",
         "store",
@@ -98,6 +103,8 @@ class Runner:
         task_changed: Observers = (),
         publish: Publish | None = None,
         lease: Lease | None = None,
+        slots: Slots | None = None,
+        priority: int = 0,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
@@ -114,6 +121,8 @@ class Runner:
         self._recording = False
         self._group: TaskGroup | None = None
         self._lanes = 0
+        self._slots = slots if slots is not None else Slots()
+        self.priority, self.allowed = priority, executor.window
         self._lines: set[_Line] = set()
         self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
@@ -181,18 +190,28 @@ class Runner:
                     if self._lease is not None:
                         group.start_soon(self._hold, self._lease)
                     self._tell_run(State.PENDING, State.RUNNING)
+                    self._slots.join(self)
                     await self._record()
         finally:
             self._ended.set()
+            self.run.let_go()
+            self._slots.leave(self)
 
-    async def _lane(self) -> None:
-        """Have ready attempts done, one after the other, until none is left."""
-        start = self.run.take()
+    async def _lane(self, start: Start | None = None) -> None:
+        """Have ready attempts done, one after the other, until none is left; *start* first, if that was taken already."""
+        if start is None:
+            start = self.run.take()
+        elif self.run.stopping:  # since then
+            self._arrived.append((start, Outcome(state=State.CANCELLED, attempt=start.attempt)))
+            start = None
+            await self._record()
         try:
             while start is not None:
                 start = await self._stretch(start)
         finally:
             self._lanes -= 1
+            if self._slots.crowded:
+                self._slots.share(self)
 
     async def _stretch(self, start: Start | None) -> Start | None:
         """Have attempts done until none is left, or one has ended in an unusual way; return the next one to do.
@@ -223,7 +242,7 @@ class Runner:
                     await self._record(lanes_to_be=1)
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
-                start = self.run.take()
+                start = self.run.take() if self._lanes <= self.allowed else None
         if start is None:
             return None
         if posts is not None:
@@ -233,7 +252,7 @@ class Runner:
             outcome = await self._published(outcome)
         self._arrived.append((start, outcome))  # to the list that is current after the wait
         await self._record(lanes_to_be=1)
-        return self.run.take()
+        return self.run.take() if self._lanes <= self.allowed else None
 
     async def _yield(self) -> None:
         """Leave the loop to others: jobs that never wait would keep it for themselves."""
@@ -243,10 +262,30 @@ class Runner:
     def _feed(self, lanes_to_be: int) -> None:
         """Have as many lanes as there is work for, counting the one that goes on by itself."""
         assert self._group is not None
-        wanted = min(self.executor.window, self._lanes - lanes_to_be + self.run.available)
+        if self._slots.crowded:
+            self._slots.share(self)
+        wanted = min(self.allowed, self._lanes - lanes_to_be + self.run.available)
         while self._lanes < wanted:
             self._lanes += 1
             self._group.start_soon(self._lane)
+
+    @property
+    def places(self) -> int:
+        """How many jobs the executor may be given."""
+        return self.executor.window
+
+    @property
+    def wants(self) -> int:
+        """How many lanes there are, and how many more there is work for."""
+        return self._lanes + self.run.available
+
+    def offer(self) -> None:
+        """Have begun what other runs have left room for; taken now, before another one can."""
+        if self._group is None or self._ended.is_set():
+            return
+        while self._lanes < self.allowed and (start := self.run.take()) is not None:
+            self._lanes += 1
+            self._group.start_soon(self._lane, start)
 
     async def _perform(self, job: Job, line: _Line) -> Outcome | None:
         """Have the executor do *job*; None if it was interrupted."""
@@ -371,6 +410,8 @@ class Runner:
         arrived, self._arrived = self._arrived, []
         for start, outcome in arrived:
             self.run.record(start, outcome)
+        if self._slots.limits is not None and arrived and self._slots.crowded:
+            self._slots.offer(self)
         changes, self.run.changes = self.run.changes, []
         self._journal.note(changes)
         return changes
@@ -380,7 +421,7 @@ class Runner:
         run = self.run
         self._take_in()
         run.release()
-        is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
+        is_lane_wanted = run.available > 1 and self._lanes < self.allowed
         if self._posts is not None and self._posts.waiting:
             return False
         return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)

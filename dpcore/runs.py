@@ -22,11 +22,13 @@ from dpcore.hints import accepts_none, stream_kind
 from dpcore.jobs import Items, Job, Outcome, Ref, Results, State, Stream, qualified
 from dpcore.mapped import Mapped
 from dpcore.plans import Plan
+from dpcore.slots import Limits
 from dpcore.tasks import Task
 
 __all__ = ("Before", "Change", "Retry", "Run", "Start")
 
 Keep = Literal["all", "leaves"]
+_Entry = tuple[int, int, "int | None"]  # rank, attempt, index
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -75,23 +77,27 @@ class Run:
     ``state`` is the run's, ``outcomes`` the tasks' that have ended.  ``changes``,
     ``retries`` and ``freed`` are for the driver to empty: transitions to record and
     to tell, attempts to start later, and results that no task will read again.
-    With *before*, it goes on with a run of that id that had come so far.
+    With *before*, it goes on with a run of that id that had come so far; *limits* say how many
+    jobs of tasks with a tag may run at once, in this run and in others that are given the same.
 
     Here a task that reads a stream waits for its end; see :class:`~dpcore.live.LiveRun`.
     """
 
     # With slots there may be any number of these: Python makes attributes slow beyond thirty.
     __slots__ = (
+        "_aside",
         "_begun",
         "_cancelled",
         "_earlier",
         "_failed",
         "_free",
         "_held",
+        "_holds",
         "_inflight",
         "_items",
         "_items_left",
         "_left",
+        "_limits",
         "_mapped",
         "_names",
         "_rank",
@@ -130,6 +136,7 @@ class Run:
         fail_fast: bool = False,
         keep: Keep = "all",
         before: Before | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.plan, self.run_id, self.io = plan, run_id, io
         self.params, self.metadata, self.nominal = dict(params or {}), dict(metadata or {}), nominal
@@ -151,13 +158,17 @@ class Run:
             for inputs in plan.inputs.values():
                 for upstream in set(inputs.values()):
                     self._readers[upstream] = self._readers.get(upstream, 0) + 1
-        # Deepest level first: what was begun is finished before more is begun, and its results can go.
+        # By priority, then deepest level first: what was begun is finished before more is begun, and its results can go.
         depth = {name: level for level, names in enumerate(plan.levels) for name in names}
-        ranked = sorted(enumerate(plan.order), key=lambda at: (-depth[at[1]], at[0]))
+        tasks = plan.tasks
+        ranked = sorted(enumerate(plan.order), key=lambda at: (-tasks[at[1]].priority, -depth[at[1]], at[0]))
         self._names = [name for _, name in ranked]
         self._rank = {name: rank for rank, name in enumerate(self._names)}
-        self._ready: list[tuple[int, int, int | None]] = []  # rank, attempt, index
-        self._held: list[tuple[int, int, int | None]] = []
+        self._ready: list[_Entry] = []
+        self._held: list[_Entry] = []
+        self._limits = limits
+        self._aside: dict[tuple[str, ...], list[_Entry]] = {}  # by the tags that have a limit
+        self._holds: dict[Start, tuple[str, ...]] = {}
         self._items_left = 0  # items of mapped tasks that are ready, beyond one each
         self._inflight = 0
         self._left = len(plan)  # tasks that have not ended
@@ -203,20 +214,60 @@ class Run:
 
     def take(self) -> Start | None:
         """Return the next attempt to start, as if it were started; None if nothing can be started now."""
+        if self._limits is not None:
+            return self._take_limited(self._limits)
         while self._ready:
-            rank, attempt, index = heappop(self._ready)
-            name = self._names[rank]
-            if name in self.outcomes or (attempt > 1 and self._retrying.pop((name, index), None) is None):
-                continue  # it was called off while it waited
-            start = Start(name, attempt, index) if index != _ITEMS else self._next_item(name, rank)
+            start = self._taken(heappop(self._ready))
             if start is not None:
-                self._begin(start)
                 return start
         return None
 
+    def _taken(self, entry: _Entry) -> Start | None:
+        """Begin what was next; None if that was called off while it waited."""
+        rank, attempt, index = entry
+        name = self._names[rank]
+        if name in self.outcomes or (attempt > 1 and self._retrying.pop((name, index), None) is None):
+            return None
+        start = Start(name, attempt, index) if index != _ITEMS else self._next_item(name, rank)
+        if start is not None:
+            self._begin(start)
+        return start
+
+    def _take_limited(self, limits: Limits) -> Start | None:
+        """Take what is next of what may run beside all else that does; what may not is put aside by its tags."""
+        while True:
+            heaps = [self._ready, *(aside for tags, aside in self._aside.items() if limits.free(tags))]
+            heaps = [heap for heap in heaps if heap]
+            if not heaps:
+                return None
+            entry = heappop(min(heaps, key=lambda heap: heap[0]))
+            tags = limits.of(self.plan.tasks[self._names[entry[0]]].tags)
+            if tags and not limits.free(tags):
+                heappush(self._aside.setdefault(tags, []), entry)
+                continue
+            start = self._taken(entry)
+            if start is not None:
+                if tags:
+                    limits.take(tags)
+                    self._holds[start] = tags
+                return start
+
+    def let_go(self) -> None:
+        """Give back what limits have granted to jobs that will not be recorded any more."""
+        while self._holds:
+            self._give_back(next(iter(self._holds)))
+
+    def _give_back(self, start: Start) -> None:
+        tags = self._holds.pop(start, None)
+        if tags is not None and self._limits is not None:
+            self._limits.give_back(tags)
+
     @property
     def available(self) -> int:
-        """How many attempts could be taken now."""
+        """How many attempts could be taken now; at most, where limits may forbid some."""
+        if self._aside and self._limits is not None:
+            aside = sum(min(len(heap), self._limits.free(tags)) for tags, heap in self._aside.items())
+            return len(self._ready) + self._items_left + aside
         return len(self._ready) + self._items_left
 
     def release(self) -> None:
@@ -280,6 +331,8 @@ class Run:
     def record(self, start: Start, outcome: Outcome) -> None:
         """Take in how an attempt went that :meth:`take` gave; each attempt is recorded exactly once."""
         self._inflight -= 1
+        if self._holds:
+            self._give_back(start)
         name, index = start.task, start.index
         if outcome.state is not State.SUCCEEDED:
             if outcome.result is not None:
@@ -546,6 +599,7 @@ class Run:
         """Cancel everything that has not started, waits for a retry, or has items that were not taken."""
         self._ready.clear()
         self._held.clear()
+        self._aside.clear()
         for name, mapped in self._mapped.items():
             if name not in self.outcomes and mapped.stopped is None:
                 self._stop_items(name, Outcome(state=State.CANCELLED, reason=reason))
