@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from dpcore import App, Outcome, State, current_job
-from dpcore_plugins import MultiprocessExecutor, ThreadsExecutor
+from dpcore_plugins import MemoryIO, MultiprocessExecutor, ThreadsExecutor
 from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
@@ -337,6 +337,55 @@ async def test_a_producer_whose_readers_have_all_returned_early_is_stopped_and_h
     assert (result["first"], result["third"]) == (0, 4)
     assert {outcome.state for outcome in result.outcomes.values()} == {State.SUCCEEDED}
     assert closed.is_set()
+
+
+async def test_one_that_would_make_no_further_item_is_stopped_too_and_has_succeeded(tasks, plugins):
+    """It hears only where it makes an item, so it is given up after a second; on a thread its code runs on."""
+    ended = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield from range(3)
+        assert ended.wait(30)
+
+    @tasks.task
+    def first(days: Iterator[int]) -> int:
+        return next(days)
+
+    with anyio.fail_after(20):
+        async with App(tasks, executor="threads", io=(io := MemoryIO()), plugins=plugins) as app:
+            result = await app.run()
+            ended.set()
+    assert result["first"] == 0
+    assert result.outcomes["days"].state is State.SUCCEEDED
+    assert result.outcomes["days"].still_running
+    assert {ref.task for ref in io.list(result.run_id)} == {"days", "first"}
+    assert [io.load(ref) for ref in io.list(result.run_id, "days")] == [*result["days"]]
+    assert result.state is State.SUCCEEDED
+
+
+async def test_a_coroutine_that_would_make_no_further_item_is_cancelled(tasks, plugins):
+    cancelled = anyio.Event()
+
+    @tasks.task
+    async def days() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            cancelled.set()
+            raise
+
+    @tasks.task
+    async def first(days: AsyncIterator[int]) -> int:
+        async for day in days:
+            return day
+        return 0
+
+    result = await result_of(tasks, plugins, ThreadsExecutor())
+    assert (result["first"], [*result["days"]]) == (1, [1])
+    assert cancelled.is_set()
+    assert not result.outcomes["days"].still_running
 
 
 async def test_one_that_drains_runs_to_its_end(tasks, plugins, executor, flag):
