@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -16,82 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpcore.errors import UnsupportedError
-from dpcore.events import Event
-from dpcore.jobs import Function, Items, Job, Message, Outcome, Ref, State, Stream
-from dpcore.ports import Executor, IOManager
-from dpcore.testing.suite import Conformance, leftovers
+from dpcore.jobs import Items, Ref, State, Stream
+from dpcore.testing.executor_faults import Failing
+from dpcore.testing.executor_jobs import Recorder, until, who
+from dpcore.testing.suite import leftovers
 from dpcore.worker import current_job
 
-__all__ = ("ExecutorConformance",)
-
-
-class FolderIO(IOManager):
-    """Results as files that every process of the machine reads: the least that a suite needs."""
-
-    capabilities = frozenset({"copies", "shared"})
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def _file(self, ref: Ref) -> Path:
-        return self.path / f"{ref.task}@{ref.result_id}"
-
-    def write(self, ref: Ref, value: Any) -> str:
-        """Store a pickle, whole or not at all."""
-        torso = self.path / f".{ref.task}@{ref.result_id}.{os.getpid()}.{threading.get_ident()}"
-        torso.write_bytes(pickle.dumps(value))
-        torso.replace(self._file(ref))
-        return str(self._file(ref))
-
-    def read(self, ref: Ref) -> Any:
-        """Load a pickle."""
-        return pickle.loads(self._file(ref).read_bytes())
-
-    def has(self, ref: Ref) -> bool:
-        """Tell whether the file is there."""
-        return self._file(ref).exists()
-
-    def remove(self, ref: Ref) -> bool:
-        """Delete the file."""
-        there = self.has(ref)
-        self._file(ref).unlink(missing_ok=True)
-        return there
-
-    def refs(self, run_id: str | None, task: str | None) -> Iterable[Ref]:
-        """Read the names of the files; all are of one run."""
-        names = (name.rpartition("@") for name in os.listdir(self.path) if not name.startswith("."))  # noqa: PTH208
-        return (Ref(run_id or "r1", of, result) for of, _, result in names if task in (None, of))
-
-
-class Recorder:
-    """The runner's side of one job, which only remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.times = 0
-        self.over = False
-        self.ended = False
-        self.late = False
-
-    def started(self) -> None:
-        """Count how often it was told, and whether the job had ended by then."""
-        self.times += 1
-        self.late = self.late or self.ended
-
-    def publish(self, event: Event) -> None:
-        """Refuse: these jobs do not publish."""
-        raise UnsupportedError("this runner", "publish", f"publish on {event.topic!r}")
-
-    def send(self, message: Message) -> None:
-        """Refuse: these jobs do not talk."""
-        raise UnsupportedError("this runner", "streams", f"take {message!r}")
-
-    async def receive(self) -> Message:
-        """Refuse: these jobs do not talk."""
-        raise UnsupportedError("this runner", "streams", "say anything")
-
-    def receive_sync(self, *, wait: bool = True) -> Message | None:
-        """Refuse: these jobs do not talk."""
-        raise UnsupportedError("this runner", "streams", f"say anything, {wait=}")
+__all__ = ("ExecutorConformance", "Recorder")
 
 
 # ---------------------------------------------------------------- what the jobs do; every process can import it
@@ -161,35 +91,17 @@ def unstorable() -> Any:
     return threading.Lock()
 
 
-def who() -> tuple[int, int]:
-    """Return the process and the thread."""
-    return os.getpid(), threading.get_ident()
-
-
 def about() -> tuple[Any, ...]:
     """Return what the job knows of itself."""
     job = current_job()
     return (job.run_id, job.task, job.attempt, job.index, dict(job.params), dict(job.metadata))
 
 
-def die() -> None:
-    """End the process, saying nothing."""
-    os._exit(7)
-
-
-def _until(condition: Callable[[], bool], patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it never happened")
-        time.sleep(0.001)
-
-
 def wait_for(folder: str, name: str, patience: float = 60) -> None:
     """Say that it begins, wait for the file *go*, and say that it ends."""
     place = Path(folder)
     (place / f"{name}.begun").touch()
-    _until((place / "go").exists, patience)
+    until((place / "go").exists, patience)
     (place / f"{name}.ended").touch()
 
 
@@ -207,7 +119,7 @@ def meet(folder: str, name: str, others: int, patience: float) -> None:
     """Wait until so many are here at once."""
     place = Path(folder)
     (place / f"{name}.here").touch()
-    _until(lambda: len([*place.glob("*.here")]) >= others, patience)
+    until(lambda: len([*place.glob("*.here")]) >= others, patience)
 
 
 def crowd(folder: str, name: str) -> int:
@@ -231,66 +143,15 @@ def mark(folder: str, name: str) -> None:
 # ---------------------------------------------------------------- the suite
 
 
-class ExecutorConformance(Conformance, suite=True):
+class ExecutorConformance(Failing, suite=True):
     """What an executor promises: subclass it, and say how one is made.
 
     Every promise is kept on asyncio and on trio; an executor that runs on one of
     them only narrows ``backends``, with the reason in a comment beside it.
     """
 
-    backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
-    patience: ClassVar[float] = 30.0
-    """Seconds after which something that should happen is said never to."""
     examples: ClassVar[int] = 20
     """How many random mixtures of jobs are compared with what they must give."""
-
-    pytestmark = pytest.mark.anyio
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each async promise on every backend."""
-        if "backend" in metafunc.fixturenames:
-            metafunc.parametrize("backend", self.backends, indirect=False)
-
-    @pytest.fixture
-    def anyio_backend(self, backend: str) -> str:
-        return backend
-
-    def make(self, tmp_path: Path) -> Executor:
-        """Return a new executor, not entered."""
-        raise NotImplementedError(f"{type(self).__name__} must say in make(self, tmp_path) how its executor is made")
-
-    # ---------------------------------------------------------------- doing jobs
-
-    def job(self, tmp_path: Path, call: Callable[..., Any], task: str = "t", **fields: Any) -> Job:
-        """Return a job whose results go to a folder that every process reads."""
-        results = tmp_path / "results"
-        results.mkdir(exist_ok=True)
-        io = fields.pop("io", None) or FolderIO(results)
-        is_async = fields.pop("is_async", call.__name__.endswith("_async"))
-        return Job(run_id="r1", task=task, function=Function(call), io=io, is_async=is_async, **fields)
-
-    async def do(self, executor: Executor, job: Job) -> Outcome:
-        """Have a job done, within bounds."""
-        line = Recorder()
-        with anyio.fail_after(self.patience):
-            outcome = await executor.run(job, line)
-        line.ended = True
-        assert line.times <= 1, "line.started() was called more than once"
-        assert not line.late
-        return outcome
-
-    async def blocks_the_loop(self, executor: Executor, tmp_path: Path) -> bool:
-        """Tell whether plain jobs run in the very thread of the event loop."""
-        outcome = await self.do(executor, self.job(tmp_path, who, "who"))
-        assert isinstance(outcome.result, Ref)
-        return bool(FolderIO(tmp_path / "results").load(outcome.result) == who())
-
-    def loaded(self, tmp_path: Path, outcome: Outcome) -> Any:
-        """Return the value, or the list of items, that an outcome names."""
-        assert outcome.state is State.SUCCEEDED, (outcome.error, outcome.traceback)
-        io = FolderIO(tmp_path / "results")
-        assert outcome.result is not None
-        return io.load(outcome.result) if isinstance(outcome.result, Ref) else [io.load(ref) for ref in outcome.result]
 
     # ---------------------------------------------------------------- jobs
 
@@ -457,17 +318,6 @@ class ExecutorConformance(Conformance, suite=True):
             assert wrong == []
             assert [(tmp_path / f"{number}.ran").read_text() for number in range(100)] == ["x"] * 100
 
-    async def seen(self, file: Path) -> None:
-        """Wait until a file is there."""
-        with anyio.fail_after(self.patience):
-            while not await anyio.Path(file).exists():  # noqa: ASYNC110  (another process makes it)
-                await anyio.sleep(0.001)
-
-    async def must_succeed(self, executor: Executor, job: Job) -> None:
-        """Do a job that must go well."""
-        outcome = await self.do(executor, job)
-        assert outcome.state is State.SUCCEEDED, (job.task, outcome.error)
-
     # ---------------------------------------------------------------- cancelling
 
     async def test_cancelling_a_coroutine_function_stops_it(self, tmp_path: Path) -> None:
@@ -522,14 +372,6 @@ class ExecutorConformance(Conformance, suite=True):
             await self.must_succeed(executor, self.job(tmp_path, add, "after", arguments={"a": 1}))
             assert not (tmp_path / "late.ran").exists()
 
-    async def cancelled(self, executor: Executor, job: Job, begun: Path) -> None:
-        """Give a job, wait until it has begun, and cancel it."""
-        with anyio.fail_after(self.patience):
-            async with anyio.create_task_group() as group:
-                group.start_soon(executor.run, job, Recorder())
-                await self.seen(begun)
-                group.cancel_scope.cancel()
-
     # ---------------------------------------------------------------- capabilities
 
     async def test_capabilities_are_what_is_so(self, tmp_path: Path) -> None:
@@ -546,16 +388,6 @@ class ExecutorConformance(Conformance, suite=True):
                 f"jobs run in {'this process' if here else 'other processes'}, and in_process says "
                 f"{executor.in_process}: it follows from the capabilities isolates and remote"
             )
-
-    async def test_a_crash_of_a_task_is_an_outcome_where_it_isolates(self, tmp_path: Path) -> None:
-        """The process that ran it is gone, its job has failed, and the next one runs."""
-        async with self.make(tmp_path) as executor:
-            if "isolates" not in executor.capabilities:
-                return  # that it runs in this process is proven above
-            outcome = await self.do(executor, self.job(tmp_path, die))
-            assert outcome.state is State.FAILED
-            assert outcome.error is not None
-            await self.must_succeed(executor, self.job(tmp_path, add, "after", arguments={"a": 1}))
 
     # ---------------------------------------------------------------- coming and going
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
 from typing import IO, Any, ClassVar, NamedTuple
@@ -19,7 +19,7 @@ from typing import IO, Any, ClassVar, NamedTuple
 from dpcore.jobs import Function
 from dpcore.ports import Adapter
 
-__all__ = ("Conformance", "Writers", "leftovers", "moments", "serve")
+__all__ = ("Conformance", "Writers", "descendants", "leftovers", "lives", "moments", "serve")
 
 
 class Conformance:
@@ -87,9 +87,34 @@ def leftovers() -> Leftovers:
     """Count what an adapter may leave behind."""
     gc.collect()
     descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208  (iterating would hold one open)
-    tasks = Path("/proc/self/task")
-    children = [file.read_text().split() for file in tasks.glob("*/children")] if tasks.exists() else []
-    return Leftovers(descriptors, threading.active_count(), sum(map(len, children)))
+    return Leftovers(descriptors, threading.active_count(), len(_children(os.getpid())))
+
+
+def descendants() -> set[int]:
+    """Return the processes that this one has started, and those that they have, where the system tells in /proc."""
+    found: set[int] = set()
+    waiting = _children(os.getpid())
+    while waiting:
+        process = waiting.pop()
+        found.add(process)
+        waiting += _children(process)
+    return found
+
+
+def _children(process: int) -> list[int]:
+    found: list[int] = []
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended meanwhile
+            found += map(int, file.read_text().split())
+    return found
+
+
+def lives(process: int) -> bool:
+    """Tell whether a process lives that is not only waiting to be reaped, where the system tells in /proc."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 # ---------------------------------------------------------------- writers that are killed

@@ -9,12 +9,12 @@ import threading
 
 import anyio
 import pytest
-from anyio import to_process
 
 import dpcore
 from dpcore import App
 from dpcore.testing import ExecutorConformance
 from dpcore_plugins import InlineExecutor, ThreadsExecutor
+from tests.adapters.processes import Processes
 
 
 class TestInline(ExecutorConformance):
@@ -27,29 +27,10 @@ class TestThreads(ExecutorConformance):
         return ThreadsExecutor(slots=3)
 
 
-class Processes(dpcore.Executor):
-    """What a stranger would write in an afternoon: a process a job at a time, killed when it is cancelled."""
-
-    capabilities = frozenset({"isolates", "kills"})
-    slots = 2
-
-    def __init__(self) -> None:
-        self._limiter = None
-
-    async def run(self, job, line):
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self.slots)
-        async with self._limiter:
-            line.started()
-            try:
-                return await to_process.run_sync(dpcore.perform, job, cancellable=True)
-            except to_process.BrokenWorkerProcess as error:
-                return dpcore.Outcome(state=dpcore.State.FAILED, error=error, attempt=job.attempt)
-
-
 class TestProcesses(ExecutorConformance):
     backends = ("asyncio",)
-    examples = 2  # each starts processes of its own
+    examples = 2  # each starts processes of its own, and so does each job
+    many = 300
 
     def make(self, tmp_path):
         return Processes()

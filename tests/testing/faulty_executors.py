@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 from functools import partial
 
@@ -9,8 +13,10 @@ import anyio
 from anyio import to_thread
 
 import dpcore
-from dpcore import Outcome, Ref, State
+from dpcore import Items, Outcome, Ref, State
+from dpcore.errors import WorkerLostError
 from dpcore.testing import ExecutorConformance
+from tests.adapters.processes import Processes
 
 
 class Good(dpcore.Executor):
@@ -111,10 +117,194 @@ class LeaksAThread(Good):
         return self
 
 
+class LosesAnOutcome(Good):
+    """Of the 400th job there is nothing more to hear."""
+
+    number = 0
+
+    async def run(self, job, line):
+        self.number += 1
+        outcome = await self.perform(job, line)
+        if self.number == 400:
+            await anyio.sleep_forever()
+        return outcome
+
+
+class GivesAnOutcomeTwice(Good):
+    """The 400th job is given that of the one before."""
+
+    number, last = 0, None
+
+    async def run(self, job, line):
+        self.number += 1
+        outcome = await self.perform(job, line)
+        previous, self.last = self.last, outcome
+        return previous if self.number == 400 else outcome
+
+
+class LosesASlotToWhoIsCancelled(Good):
+    """Who is cancelled while it runs does not give its slot back."""
+
+    async def run(self, job, line):
+        if self.limiter is None:
+            self.limiter = anyio.Semaphore(self.slots)
+        await self.limiter.acquire()
+        in_thread = partial(to_thread.run_sync, abandon_on_cancel=True)
+        outcome = await dpcore.perform_async(job, line, in_thread=in_thread)
+        self.limiter.release()
+        return outcome
+
+
+class ForgetsThatItWasTakenBack(Good):
+    """Runs what was cancelled a second time, behind everybody's back."""
+
+    async def run(self, job, line):
+        try:
+            return await self.perform(job, line)
+        except BaseException:
+            threading.Thread(target=dpcore.perform, args=[job]).start()
+            raise
+
+
+class LooksAtWhatWasStored(Good):
+    async def run(self, job, line):
+        outcome = await self.perform(job, line)
+        if isinstance(outcome.result, Ref):
+            job.io.load(outcome.result)
+        return outcome
+
+
+class RefusesWhatIsHuge(Good):
+    async def run(self, job, line):
+        if any(len(value) > 1_000_000 for value in job.arguments.values() if isinstance(value, bytes)):
+            return Outcome(state=State.FAILED, error=ValueError("too much"), attempt=job.attempt)
+        return await self.perform(job, line)
+
+
+class FallsWithItsJobs(Good):
+    """Knows exceptions, and nothing else that can be raised."""
+
+    async def run(self, job, line):
+        outcome = await self.perform(job, line)
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            raise outcome.error
+        return outcome
+
+
+class StopsAtABadItem(Good):
+    """Takes the items before one that cannot be stored for all there are."""
+
+    async def run(self, job, line):
+        outcome = await self.perform(job, line)
+        if job.streams and isinstance(outcome.error, TypeError):
+            return Outcome(state=State.SUCCEEDED, result=Items(job.run_id, job.task, 1), attempt=job.attempt)
+        return outcome
+
+
+class LeaksADescriptor(Good):
+    """One for each failure."""
+
+    async def run(self, job, line):
+        outcome = await self.perform(job, line)
+        if outcome.error is not None:
+            os.dup(0)
+        return outcome
+
+
+class LeaksATemporaryFile(Good):
+    async def run(self, job, line):
+        file, _ = tempfile.mkstemp()
+        os.close(file)
+        return await self.perform(job, line)
+
+
+def started(*command):
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+class LeaksAProcess(Good):
+    async def __aenter__(self):
+        self.left = started("sleep", "20")
+        return self
+
+
+class LeaksAGrandchild(Good):
+    """Nobody's child any more when the executor is left."""
+
+    async def __aenter__(self):
+        command = (
+            "import subprocess, sys; subprocess.Popen(['sleep', '20'], stdin=-3, stdout=-3); print(); sys.stdin.read()"
+        )
+        self.child = started(sys.executable, "-uc", command)
+        self.child.stdout.readline()
+        return self
+
+    async def __aexit__(self, *_):
+        self.child.communicate()
+
+
+# ---------------------------------------------------------------- in other processes
+
+
+class GoodInProcesses(Processes):
+    """Keeps every promise, too; each of the others changes one thing."""
+
+
+class NamesNoSignal(Processes):
+    def lost(self, job, code):
+        return Outcome(state=State.FAILED, error=RuntimeError("the process has died"), attempt=job.attempt)
+
+
+class WaitsForTheDead(Processes):
+    async def run(self, job, line):
+        outcome = await super().run(job, line)
+        if isinstance(outcome.error, WorkerLostError):
+            await anyio.sleep_forever()
+        return outcome
+
+
+class TakesTheSiblingsAlong(Processes):
+    """Ends all processes where one has died."""
+
+    def __init__(self):
+        super().__init__()
+        self.scopes = set()
+
+    async def run(self, job, line):
+        with anyio.CancelScope() as scope:
+            self.scopes.add(scope)
+            outcome = await super().run(job, line)
+            self.scopes.discard(scope)
+            if isinstance(outcome.error, WorkerLostError):
+                for sibling in self.scopes:
+                    sibling.cancel()
+            return outcome
+        return self.lost(job, -9)
+
+
+class AsksToEnd(Processes):
+    """Says SIGTERM, and leaves it at that."""
+
+    def end(self, process):
+        process.terminate()
+
+
+class LeavesItRunning(Processes):
+    """Stops nothing that is cancelled or takes too long."""
+
+    def end(self, process):
+        pass
+
+
+SOUND = (Good, GoodInProcesses)
+
+
 def suite_of(kind):
     class Suite(ExecutorConformance):
         examples = 5
-        patience = 2
+        many = 500
+        patience = 2 if kind not in SOUND else 30
+        backends = ("asyncio", "trio") if issubclass(kind, Good) else ("asyncio",)
 
         def make(self, tmp_path):
             return kind()
@@ -123,5 +313,5 @@ def suite_of(kind):
     return Suite
 
 
-KINDS = [kind for kind in [*globals().values()] if isinstance(kind, type) and issubclass(kind, Good)]
+KINDS = [kind for kind in [*globals().values()] if isinstance(kind, type) and issubclass(kind, (Good, Processes))]
 globals().update({f"Test{kind.__name__}": suite_of(kind) for kind in KINDS})

@@ -85,8 +85,9 @@ class _Trio:
 
         def stop() -> None:
             scope.cancel()
-            with suppress(RuntimeError):  # the loop has ended, and this with it
-                trio.lowlevel.notify_closing(file)
+            if wait is trio.lowlevel.wait_readable:  # not when all is written: who reads the same file goes on
+                with suppress(RuntimeError):  # the loop has ended, and this with it
+                    trio.lowlevel.notify_closing(file)
 
         trio.lowlevel.spawn_system_task(watch)
         return stop
