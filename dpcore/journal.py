@@ -70,6 +70,7 @@ def _entry(change: Change, at: float) -> TaskChange:
         index=change.index,
         duration=outcome.duration,
         worker=outcome.worker,
+        output=outcome.output and writable(outcome.output),
     )
     result = outcome.result
     if isinstance(result, Ref):

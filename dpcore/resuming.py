@@ -224,6 +224,7 @@ def _outcome(run_id: str, change: TaskChange, items: dict[int, TaskChange]) -> O
         reason=change.reason,
         failed_items=tuple((index, _error(item)) for index, item in failed),
         task=change.task,
+        output=change.output,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from dpcore.clock import SystemClock
 from dpcore.errors import InvalidIdError, RunNotFoundError
 from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
 from dpcore.timelines import seconds, timeline
-from dpcore.words import listed
+from dpcore.words import listed, printable
 
 __all__ = ("asked", "newest", "selected", "tell_run", "tell_runs")
 
@@ -48,7 +48,7 @@ def tell_run(store: str | None, plugin: tuple[str, ...], run_id: str, most: int 
     if as_json:
         tell(json.dumps({**_as_data(history), "tasks": _tasks_as_data(history)}, indent=2))
     else:
-        tell("\n".join([*_described(history), "", *_drawn(history, most)]))
+        tell("\n".join([*_described(history), "", *_drawn(history, most), *_printed(history, most)]))
 
 
 def newest(store: str | None, plugin: tuple[str, ...], most: int) -> list[RunRecord]:
@@ -102,6 +102,7 @@ def asked(
 
 # ---------------------------------------------------------------- as text
 
+_LINES = 10  # of what a task has printed
 _HEAD = ("state", "tasks", "began", "duration", "run")
 
 
@@ -170,6 +171,20 @@ def _drawn(history: RunHistory, most: int | None) -> list[str]:
     return found.lines(width, limit=len(found.rows) if most is None else most, ascii=not _has_bars(sys.stdout.encoding))
 
 
+def _printed(history: RunHistory, most: int | None) -> Iterator[str]:
+    """Show what the tasks have printed, of so many the last lines, or all of it."""
+    last = {(change.task, change.index): change for change in history.changes if change.output}
+    for change in [*last.values()][:most]:
+        item = "" if change.index is None else f"[{change.index}]"
+        lines = [printable(line, keep="\t") for line in change.output.splitlines()]
+        left_out = 0 if most is None else max(0, len(lines) - _LINES)
+        yield ""
+        yield f"printed by {change.task}{item}, attempt {change.attempt}:"
+        if left_out:
+            yield f"  ({left_out:,} lines before; --all shows them)"
+        yield from (f"  {line}" for line in lines[left_out:])
+
+
 def _has_bars(encoding: str | None) -> bool:
     try:
         "\u2588\u2592\u2591\u2026".encode(encoding or "ascii")
@@ -202,6 +217,7 @@ def _tasks_as_data(history: RunHistory) -> dict[str, Any]:
             "count": change.count,
             "worker": change.worker or None,
             "traceback": change.traceback or None,
+            "output": change.output or None,
         }
         for name, change in history.tasks.items()
     }

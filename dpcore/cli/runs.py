@@ -34,7 +34,9 @@ def runs(ctx: click.Context, limit: int, as_json: bool, store: str | None, plugi
 
 @runs.command()
 @click.argument("run_id", metavar="[RUN]", default="latest", shell_complete=completing("run"))
-@click.option("--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them.")
+@click.option(
+    "--all", "every", is_flag=True, help=f"Show every task, not only {_MOST} of them, and all that was printed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @adapter_options("store")
 @plugin_option()
@@ -45,7 +47,7 @@ def show(
     """Show what is recorded of a run: of the latest one, or of that whose id is RUN or begins so.
 
     Each task is a row with a bar for each attempt: full if it succeeded, half if it did not,
-    light while it runs.
+    light while it runs.  Below them is the end of what tasks printed on worker processes.
 
     \b
     Examples:

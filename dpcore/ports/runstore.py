@@ -59,6 +59,7 @@ class TaskChange(msgspec.Struct, kw_only=True, omit_defaults=True):
     *result* is the result id of a value; a stream has *count* items, those of
     *attempts* stored by another attempt, those in *missing* left out.  The *fingerprint*
     is of what ran and of what fed it (:meth:`Plan.fingerprint_of`), where runs are durable.
+    *output* is the end of what the attempt has printed and logged, in a process of its own.
 
     When a run is resumed, ``pending`` says that all of the task begins anew, and
     ``retrying`` without an error that an attempt ended with its program.
@@ -79,6 +80,7 @@ class TaskChange(msgspec.Struct, kw_only=True, omit_defaults=True):
     reason: str = ""
     worker: str = ""
     fingerprint: str = ""
+    output: str = ""
 
 
 class RunHistory(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -15,9 +16,9 @@ import pytest
 from dpcore.errors import StoreError
 from dpcore.ports.runstore import Document
 from dpcore.testing import RunStoreConformance
-from dpcore_plugins.runstores import sqlite
 from dpcore_plugins.runstores.memory import MemoryRunStore
 from dpcore_plugins.runstores.sqlite import SqliteRunStore
+from dpcore_plugins.runstores.sqlite import store as sqlite
 
 
 class TestMemoryRunStore(RunStoreConformance):
@@ -111,17 +112,110 @@ async def test_an_empty_file_becomes_a_database(path):
     assert path.read_bytes().startswith(b"SQLite format 3")
 
 
-async def test_a_corrupt_database_is_an_error_that_says_what_to_do(path):
+async def filled(path):
+    """Make a database of many pages; return what is in the file."""
     async with SqliteRunStore(path=path) as store:
         for number in range(50):
-            await store.commit(f"k{number}", value=b"x" * 500)
+            await store.commit(f"k{number}", value=b"x" * 500, entries=[b"y" * 500])
+    return path.read_bytes()
+
+
+def damage(path, first, last):
+    """Overwrite pages, of which page 1 holds what the others are."""
     whole = path.read_bytes()
-    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"malformed; move the file away, or restore a copy"):
+    path.write_bytes(whole[: (first - 1) * 4096] + b"\xff" * ((last - first + 1) * 4096) + whole[last * 4096 :])
+
+
+def beside(path):
+    return sorted(file for file in path.parent.iterdir() if file != path)
+
+
+async def test_a_damaged_database_is_kept_aside_and_a_new_one_is_begun(path, caplog):
+    whole = await filled(path)
+    damage(path, 2, len(whole) // 4096)
+    damaged = path.read_bytes()
+    async with SqliteRunStore(path=path) as store:
+        assert await store.scan("") == []
+        await store.commit("k", value=b"new")
+    (kept,) = beside(path)
+    assert re.fullmatch(r"runs\.db\.corrupt-\d{8}T\d{6}Z", kept.name)
+    assert kept.read_bytes() == damaged
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{path}: database disk image is malformed; it is kept as {kept}, and a new one begun")
+    async with SqliteRunStore(path=path) as store:
+        assert (await store.fetch("k")).value == b"new"
+    assert beside(path) == [kept]
+
+
+async def test_each_damaged_database_is_kept(path):
+    for number in range(3):
+        whole = await filled(path)
+        damage(path, 2, len(whole) // 4096)
+        await use(path)
+        assert len(beside(path)) == number + 1
+
+
+async def test_who_has_a_damaged_database_open_keeps_it_and_touches_nothing_of_the_new_one(path):
+    whole = await filled(path)
+    damage(path, 2, len(whole) // 4096)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+        assert path.with_name("runs.db-wal").exists()
         async with SqliteRunStore(path=path) as store:
-            await store.scan("")
-    assert path.read_bytes() == before
+            await store.commit("k", value=b"new")
+            assert len([file for file in beside(path) if ".corrupt-" in file.name]) == 3  # with its log
+            other.close()
+            await store.commit("l", value=b"new")
+    async with SqliteRunStore(path=path) as store:
+        assert [key for key, _ in await store.scan("")] == ["l", "k"]
+
+
+async def test_of_several_who_find_it_damaged_one_keeps_it_aside(path):
+    whole = await filled(path)
+    damage(path, 2, len(whole) // 4096)
+    stores = [SqliteRunStore(path=path) for _ in range(8)]
+
+    async def write(number: int) -> None:
+        async with stores[number] as store:
+            await store.commit(f"new{number}", value=b"x")
+
+    async with anyio.create_task_group() as group:
+        for number in range(8):
+            group.start_soon(write, number)
+    async with SqliteRunStore(path=path) as store:
+        assert len(await store.scan("new")) == 8
+    assert len(beside(path)) == 1
+
+
+async def test_damage_in_the_middle_is_an_error_that_says_what_to_do(path):
+    """Where nobody has looked when it was opened: it is told, and nothing is written over."""
+    whole = await filled(path)
+    said = []
+    for page in range(2, len(whole) // 4096 + 1):
+        path.write_bytes(whole)
+        damage(path, page, page)
+        before = path.read_bytes()
+        try:
+            async with SqliteRunStore(path=path) as store:
+                for key, _ in await store.scan("k"):
+                    await store.fetch(key, entries=True)
+        except StoreError as error:
+            said.append(str(error))
+            assert path.read_bytes() == before
+    assert len(said) > 1
+    assert all("malformed; move the file away, or restore a copy" in each for each in said)
+
+
+async def test_a_damaged_database_of_another_program_is_left_as_it_is(path):
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE name (name)")
+        other.commit()
+    damaged = path.read_bytes()[:100] + b"\xff" * 8092
+    path.write_bytes(damaged)
+    with pytest.raises(StoreError, match="malformed; move the file away"):
+        await use(path)
+    assert path.read_bytes() == damaged
+    assert beside(path) == []
 
 
 async def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_system(tmp_path):

@@ -155,6 +155,19 @@ def test_a_store_that_is_damaged_or_newer_is_left_as_it_is(command, flow, folder
     assert file.read_bytes() == b"\xff" * 5000
 
 
+def test_a_damaged_store_is_kept_aside_and_the_next_run_goes_on(command, flow, folder, caplog):
+    flow(WORKS)
+    command("run", "flow.py")
+    file = folder / ".dpcore/runs.db"
+    damaged = file.read_bytes()[:4096] + b"\xff" * (file.stat().st_size - 4096)
+    file.write_bytes(damaged)
+    command("run", "flow.py", code=0)
+    (kept,) = file.parent.glob("runs.db.corrupt-*")
+    assert f"malformed; it is kept as {kept}, and a new one begun" in caplog.text
+    assert kept.read_bytes() == damaged
+    assert len(command("runs", "--json").stdout.split('"run_id"')) == 2
+
+
 def test_a_run_of_a_program_is_resumed_by_that(command, folder):
     async def run():
         shop = Registry()

@@ -110,6 +110,40 @@ def test_a_run_that_is_not_there_is_told_the_nearest(command, recorded, name):
     assert f"did you mean '{recorded[0]}'?" in near
 
 
+PRINTS = """
+from dpcore import current_job, task
+@task(max_retries=1)
+def load() -> int:
+    for number in range(15):
+        print("row", number, "of attempt", current_job().attempt)
+    if current_job().attempt == 1:
+        raise ValueError("no")
+    print("\\x1b[31mred")
+    return 1
+@task
+def quiet(load: int) -> None: ...
+"""
+
+
+def test_what_tasks_have_printed_on_worker_processes_is_shown_with_their_run(command, write):
+    write("flow.py", PRINTS)
+    command("run", "flow.py", "--executor", "multiprocess?workers=1", code=0)
+    shown = command("runs", "show").stdout.splitlines()
+    at = shown.index("printed by load, attempt 2:")
+    assert shown[at - 1] == ""
+    assert shown[at + 1 :] == [
+        "  (6 lines before; --all shows them)",
+        *[f"  row {number} of attempt 2" for number in range(6, 15)],
+        "  \\x1b[31mred",
+    ]
+    everything = command("runs", "show", "--all").stdout.splitlines()
+    assert everything[-16:-1] == [f"  row {number} of attempt 2" for number in range(15)]
+    assert "quiet" not in "".join(everything[everything.index("printed by load, attempt 2:") :])
+    tasks = json.loads(command("runs", "show", "--json").stdout)["tasks"]
+    assert tasks["load"]["output"].endswith("row 14 of attempt 2\n\x1b[31mred\n")
+    assert tasks["quiet"]["output"] is None
+
+
 def test_the_store_can_be_chosen_before_show_and_after_it(command, write):
     write("flow.py", FLOW)
     command("run", "flow.py", "--store", "sqlite:other.db")

@@ -12,6 +12,7 @@ just now.  All else runs in a thread, one call at a time.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +29,13 @@ from anyio.lowlevel import checkpoint
 
 from dpcore import EXISTING, Document, Fence, RunStore
 from dpcore.errors import StoreError
+from dpcore_plugins.runstores.sqlite.aside import folder_locked, set_aside
 
 __all__ = ("SqliteRunStore",)
 
 T = TypeVar("T")
+
+_log = logging.getLogger("dpcore.runstores.sqlite")
 
 _VERSION = 1
 _APPLICATION = 0x6470636F  # "dpco"
@@ -42,6 +46,14 @@ _SCHEMA = f"""
     PRAGMA application_id = {_APPLICATION};
     PRAGMA user_version = {_VERSION};
 """
+# What is damaged where the next records go is noticed when the file is opened, and not in the middle of a run.
+_ENDS = (
+    "SELECT value FROM document ORDER BY id DESC LIMIT 1",
+    "SELECT value FROM entry ORDER BY id DESC LIMIT 1",
+    "SELECT id FROM document ORDER BY key DESC LIMIT 1",
+    "SELECT id FROM document ORDER BY key LIMIT 1",
+    "SELECT id FROM entry ORDER BY document DESC LIMIT 1",
+)
 # How long one call waits in its thread for another process, and how often; between two of them it can be cancelled.
 _PATIENCE = 0.1
 _TRIES = 100
@@ -57,6 +69,10 @@ class SqliteRunStore(RunStore):
 
     What a commit returned for outlives the death of the program; with *sync* it
     outlives a power failure too, at the price of one fsync for each transaction.
+
+    A database that is found to be damaged when it is opened is kept beside it as
+    ``NAME.corrupt-TIME``, a warning says so, and a new one is begun.  Files of other
+    programs, and databases of a newer dpcore, are refused and left as they are.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"durable", "shared"})
@@ -80,6 +96,7 @@ class SqliteRunStore(RunStore):
             raise StoreError(str(self), "it is open already; enter it once, or make another one of the same path")
         self._turn, self._threads = anyio.Lock(), anyio.CapacityLimiter(1)
         self._writing, self._written = False, anyio.Event()
+        self._waits = _PATIENCE
         try:
             await self._in_thread(self._open)
         except BaseException:
@@ -191,7 +208,7 @@ class SqliteRunStore(RunStore):
 
     def _unusable(self, error: Exception) -> StoreError:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if _is_corrupt(error):
             return StoreError(
                 str(self),
                 f"{error}; move the file away, or restore a copy of it (`sqlite3 FILE .recover` reads the rest)",
@@ -217,13 +234,35 @@ class SqliteRunStore(RunStore):
             if isinstance(error, StoreError):
                 raise
             raise StoreError(str(self), f"{error}; choose another path") from error
+        try:
+            with folder_locked(self.path.parent):
+                self._connection = self._opened()
+        except sqlite3.DatabaseError as error:
+            if not _is_corrupt(error):
+                raise
+            with folder_locked(self.path.parent, alone=True):
+                self._connection = self._opened_anew()
+
+    def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        self._connection, self._waits = connection, _PATIENCE
+        return connection
+
+    def _opened_anew(self) -> sqlite3.Connection:
+        """Give a damaged file another name, unless somebody else has done so meanwhile, and begin a new one."""
+        try:
+            return self._opened()
+        except sqlite3.DatabaseError as error:
+            if not (_is_corrupt(error) and _is_ours(self.path)):
+                raise
+            kept = set_aside(self.path, self.clock.now())
+            words = "%s: %s; it is kept as %s, and a new one begun (`sqlite3 %s .recover` reads what can be read of it)"
+            _log.warning(words, self.path, error, kept, kept.name)
+        return self._opened()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         with _transaction(connection, "BEGIN"):
@@ -235,6 +274,8 @@ class SqliteRunStore(RunStore):
             if self._check(connection) == 0:  # and nobody else is making it now
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     connection.execute(statement)
+        for query in _ENDS:
+            connection.execute(query).fetchone()
 
     def _check(self, connection: sqlite3.Connection) -> int:
         version: int = _one(connection, "PRAGMA user_version")
@@ -403,6 +444,10 @@ def _one(connection: sqlite3.Connection, query: str) -> Any:
     return connection.execute(query).fetchone()[0]
 
 
+def _is_corrupt(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
@@ -418,6 +463,11 @@ def _refuse_foreign(path: Path, store: str) -> None:
         raise StoreError(store, "the file is not a database; move it away, or choose another path")
     if (version := int.from_bytes(head[60:64], "big")) > _VERSION and head[68:72] == _APPLICATION.to_bytes(4, "big"):
         raise _newer(store, version)
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(72)[68:] == _APPLICATION.to_bytes(4, "big")
 
 
 def _newer(store: str, version: int) -> StoreError:
