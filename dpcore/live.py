@@ -120,7 +120,12 @@ class LiveRun(Run):
                 self._give_room(flow)
         elif isinstance(message, Reading | Left):
             reader = self._live.get(start.task)
-            if reader is not None and start in reader.running and message.task in reader.sources:
+            if reader is None or start not in reader.running:
+                return
+            if start.index is not None:  # its code begins: one that only waits for a place holds nobody
+                reader.reading.add(start)
+                self._read_on(start.task, reader)
+            elif message.task in reader.sources:
                 self._hear_reader(start.task, reader, message)
 
     def kept(self, start: Start) -> Items | None:
@@ -159,7 +164,6 @@ class LiveRun(Run):
             else:
                 mapped = self._mapped[name]
                 mapped.highest = max(mapped.highest, start.attempt)
-                self._read_on(name, reader)
 
     def _enable(self, name: str) -> None:
         task, reader = self.plan.tasks[name], self._live.get(name)
@@ -224,11 +228,11 @@ class LiveRun(Run):
     # How far streams are.
 
     def _read_on(self, name: str, reader: Reader[Start]) -> None:
-        """Count the items that a mapped task has begun as read; with none of them running it holds nobody."""
+        """Count the items that a mapped task was given as read; while no code of it runs, it holds nobody."""
         mapped = self._mapped.get(name)
         for source in reader.sources:
             flow = self._flows[source]
-            if mapped is not None and reader.running:
+            if mapped is not None and reader.reading:
                 flow.reads(name, mapped.next)
             else:
                 flow.leave(name)
@@ -282,6 +286,7 @@ class LiveRun(Run):
         name = start.task
         if start in reader.running:
             reader.running.discard(start)
+            reader.reading.discard(start)
             self._read_on(name, reader)
             return True
         reader.void.discard(start)
@@ -364,6 +369,7 @@ class LiveRun(Run):
             self.void += reader.running
             reader.void |= reader.running
             reader.running.clear()
+            reader.reading.clear()
         elif not reader.void and self._states.get(name) is State.RETRYING:
             self._home(name, reader)
 

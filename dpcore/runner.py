@@ -26,7 +26,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from dpcore.clock import Clock, SystemClock
 from dpcore.errors import StoreError, TaskTimeoutError, UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Items, Job, Message, Outcome, Ref, State
+from dpcore.jobs import Items, Job, Message, Outcome, Reading, Ref, State
 from dpcore.journal import Journal
 from dpcore.live import LiveRun
 from dpcore.ports import Executor, IOManager, RunStore
@@ -226,7 +226,7 @@ class Runner:
                 if job.timeout is not None:
                     self.arm(line, job.timeout, began=False)
                 if posts is not None:
-                    line.post = posts.open(start, scope, talks=job.talks)
+                    line.post = posts.open(start, scope, talks=job.talks or job.index is not None)
                     posts.tell()
                 self._note_running()
                 outcome: Outcome | None = None
@@ -575,6 +575,8 @@ class _Line:
             runner.executor.tells = True
             if job.timeout is not None:
                 runner.arm(self, job.timeout, began=True)
+            if self.post is not None and job.index is not None:
+                self.post.hear(Reading("", job.index))
 
     def expire(self) -> None:
         if self.scope is not None:

@@ -145,6 +145,21 @@ async def test_a_chain_of_ten_streams_ends_on_any_number_of_slots(tasks, plugins
     assert result["t9"] == [*range(9, 109)]
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_items_that_wait_for_a_place_hold_nobody(tasks, plugins, executor, slots):
+    """Also where an executor is given more jobs than it runs at once."""
+
+    @tasks.task(lead=2)
+    def days() -> Iterator[int]:
+        yield from range(100)
+
+    tasks.task(name="load", each="days")(lambda days: days + 1)
+    for number in range(5):
+        tasks.task(name=f"other{number}")(lambda: None)
+
+    assert (await result_of(tasks, plugins, executor(slots)))["load"] == [*range(1, 101)]
+
+
 @pytest.mark.parametrize("slots", [1, 2, 3])
 async def test_two_streams_that_are_read_one_after_the_other_bring_nothing_to_a_stop(tasks, plugins, executor, slots):
     @tasks.task(lead=1)
