@@ -29,6 +29,9 @@ class Loop(Protocol):
     def later(self, seconds: float, call: Call) -> Call:
         """Call once, in *seconds*."""
 
+    def soon(self, call: Call) -> None:
+        """Call once, when what goes on in this turn of the loop has been done."""
+
 
 def running_loop() -> Loop:
     """Return the loop that runs here."""
@@ -57,6 +60,9 @@ class _Asyncio:
     def later(self, seconds: float, call: Call) -> Call:
         return self._loop.call_later(seconds, call).cancel
 
+    def soon(self, call: Call) -> None:
+        self._loop.call_soon(call)
+
 
 class _Trio:
     is_trio = True
@@ -65,7 +71,7 @@ class _Trio:
         import trio
 
         self._trio: Any = trio
-        trio.lowlevel.current_trio_token()  # RuntimeError where it does not run
+        self._soon: Any = trio.lowlevel.current_trio_token().run_sync_soon  # RuntimeError where it does not run
 
     def reading(self, file: int, call: Call) -> Call:
         return self._watching(self._trio.lowlevel.wait_readable, file, call)
@@ -102,6 +108,9 @@ class _Trio:
 
         trio.lowlevel.spawn_system_task(wait)
         return lambda: scope.cancel()
+
+    def soon(self, call: Call) -> None:
+        self._soon(_called, call)
 
 
 def _called(call: Call) -> None:

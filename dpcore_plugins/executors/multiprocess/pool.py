@@ -32,7 +32,8 @@ __all__ = ("AHEAD", "Pool")
 
 _log = logging.getLogger("dpcore.executors.multiprocess")
 
-AHEAD = 4  # jobs, beside the one that it is at, that a worker has at most
+AHEAD = 16  # jobs, beside the one that it is at, that a worker has at most
+_FEW = 8  # with so many it gets more, all at once
 _SHORT = 0.001  # seconds: as long as jobs take less, some are sent ahead
 _WORKER_HOOKS = frozenset({"dpcore_worker_started", "dpcore_worker_stopping"})
 _MEMORY = 8  # jobs after which one is as good as forgotten
@@ -101,7 +102,7 @@ class Pool:
             self._hand(self._idle.pop(), call)
         elif len(self._workers) < self._most and self._wait is None:
             self._start(call)
-        elif not self._pending and (worker := self._quickest()) is not None:
+        elif not self._pending and (worker := self._quickest(_FEW)) is not None:
             self._hand(worker, call)
         else:
             self._pending.append(call)
@@ -112,13 +113,13 @@ class Pool:
         for worker in self._workers.values():
             worker.watch_output()
 
-    def _quickest(self) -> Worker | None:
-        """Return the worker that shall have a job sent ahead, while jobs are so short that it comes to it at once."""
+    def _quickest(self, most: int) -> Worker | None:
+        """Return who of those with *most* jobs shall have one sent ahead, while they are so short that it comes to it at once."""
         if self._pace >= _SHORT:
             return None
         ready = [one for one in self._workers.values() if one.takes_more]
         worker = min(ready, key=lambda one: len(one.calls), default=None)
-        return worker if worker is not None and len(worker.calls) <= AHEAD else None
+        return worker if worker is not None and len(worker.calls) <= most else None
 
     def _steal(self) -> None:
         """Give an idle worker what was sent ahead to another that has not come to it."""
@@ -150,8 +151,9 @@ class Pool:
                 self._hand(self._idle.pop(), self._pending.popleft())
             elif len(self._workers) < self._most and self._wait is None:
                 self._start(self._pending.popleft())
-            elif (worker := self._quickest()) is not None:
-                self._hand(worker, self._pending.popleft())
+            elif (worker := self._quickest(_FEW)) is not None:
+                while self._pending and len(worker.calls) <= AHEAD and worker.takes_more:
+                    self._hand(worker, self._pending.popleft())
             else:
                 return
         if self._idle:

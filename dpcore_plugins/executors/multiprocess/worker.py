@@ -224,7 +224,8 @@ class Worker:
         call.worker = self
         self.left -= 1
         self.calls.append(call)
-        self._send(said + frame(JOB, call.number, call.order), bytes((self._dropped & 0xFF,)))
+        said += frame(JOB, call.number, call.order)
+        self._send(said, bytes((self._dropped & 0xFF,)), soon=len(self.calls) > 1)
 
     def take_back(self) -> Call | None:
         """Take back the job that was given last, unless the worker has begun it already."""
@@ -268,11 +269,14 @@ class Worker:
         """Send something that is no job."""
         self._send(said, b"")
 
-    def _send(self, said: bytes, token: bytes) -> None:
+    def _send(self, said: bytes, token: bytes, *, soon: bool = False) -> None:
+        """Send it now, or soon, together with what else is sent by then."""
         if not self._is_open:
             self._due += token
             return
-        if not self._out:
+        if soon and not self._out:
+            self._loop.soon(self._flush)
+        elif not self._out:
             try:
                 sent = self._channel.send(said)
             except BlockingIOError:
@@ -288,6 +292,12 @@ class Worker:
             self._unroom = self._loop.writing(self._channel.fileno(), self._go_on)
         self._out += said
         self._due += token
+
+    def _flush(self) -> None:
+        if self._out and self._is_open and self._unroom is None:
+            self._go_on()
+            if self._out:
+                self._unroom = self._loop.writing(self._channel.fileno(), self._go_on)
 
     def _go_on(self) -> None:
         try:
