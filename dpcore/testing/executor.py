@@ -18,6 +18,7 @@ from dpcore.errors import UnsupportedError
 from dpcore.jobs import Items, Ref, State, Stream
 from dpcore.testing.executor_faults import Failing
 from dpcore.testing.executor_jobs import Recorder, until, who
+from dpcore.testing.executor_streams import Streaming
 from dpcore.testing.suite import leftovers
 from dpcore.worker import current_job
 
@@ -143,7 +144,7 @@ def mark(folder: str, name: str) -> None:
 # ---------------------------------------------------------------- the suite
 
 
-class ExecutorConformance(Failing, suite=True):
+class ExecutorConformance(Failing, Streaming, suite=True):
     """What an executor promises: subclass it, and say how one is made.
 
     Every promise is kept on asyncio and on trio; an executor that runs on one of

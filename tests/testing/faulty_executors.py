@@ -10,11 +10,13 @@ import threading
 from functools import partial
 
 import anyio
+import msgspec
 from anyio import to_thread
 
 import dpcore
 from dpcore import Items, Outcome, Ref, State
 from dpcore.errors import WorkerLostError
+from dpcore.jobs import Enough, Room, Stored
 from dpcore.testing import ExecutorConformance
 from tests.adapters.processes import Processes
 
@@ -296,7 +298,111 @@ class LeavesItRunning(Processes):
         pass
 
 
-SOUND = (Good, GoodInProcesses)
+# ---------------------------------------------------------------- messages
+
+
+class Streams(Good):
+    """Passes messages, as it should; each of the next changes one thing about that."""
+
+    capabilities = frozenset({"streams"})
+    Between = None
+
+    async def run(self, job, line):
+        return await self.perform(job, self.Between(line) if self.Between is not None and job.talks else line)
+
+
+class _Between:
+    """A line that passes on what it is told."""
+
+    def __init__(self, line):
+        self.line = line
+
+    def __getattr__(self, name):
+        return getattr(self.line, name)
+
+
+class LosesTheLastItem(Streams):
+    class Between(_Between):
+        def send(self, message):
+            if message != Stored(20):
+                self.line.send(message)
+
+
+class TellsBeforeItIsStored(Streams):
+    class Between(_Between):
+        def send(self, message):
+            self.line.send(Stored(message.count + 1) if isinstance(message, Stored) else message)
+
+
+class TellsWhenItIsOver(Streams):
+    """Keeps what a job says until its end."""
+
+    async def run(self, job, line):
+        kept = []
+        between = _Between(line)
+        between.send = kept.append
+        outcome = await self.perform(job, between if job.talks else line)
+        for message in kept:
+            line.send(message)
+        return outcome
+
+
+class TellsOutOfOrder(Streams):
+    class Between(_Between):
+        kept = None
+
+        def send(self, message):
+            if isinstance(message, Stored) and self.kept is None:
+                self.kept = message
+            else:
+                self.line.send(message)
+                if self.kept is not None:
+                    self.kept, kept = None, self.kept
+                    self.line.send(kept)
+
+
+class HasRoomForAll(Streams):
+    async def run(self, job, line):
+        return await self.perform(job if job.room is None else msgspec.structs.replace(job, room=10_000), line)
+
+
+class DoesNotHearThatItIsEnough(Streams):
+    class Between(_Between):
+        def receive_sync(self, *, wait=True):
+            message = self.line.receive_sync(wait=wait)
+            return Room(10) if isinstance(message, Enough) else message
+
+
+class MixesTheLines(Streams):
+    """Gives what is said to one job to whichever asks first."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    async def run(self, job, line):
+        self.lines.append(line)
+        between = _Between(line)
+        if job.talks and len(self.lines) > 1:
+            between.send = self.lines[-2].send
+        return await self.perform(job, between)
+
+
+class KeepsTheSlotOfWhoWaits(Streams):
+    """Has a job that was cancelled while it waits keep its place for good."""
+
+    async def run(self, job, line):
+        self.limiter = self.limiter or anyio.CapacityLimiter(self.slots)
+        if not job.talks:
+            return await self.perform(job, line)
+        self.places = getattr(self, "places", None) or anyio.Semaphore(self.slots)
+        await self.places.acquire()
+        outcome = await self.perform(job, line)
+        self.places.release()
+        return outcome
+
+
+SOUND = (Good, GoodInProcesses, Streams)
 
 
 def suite_of(kind):

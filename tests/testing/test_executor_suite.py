@@ -40,9 +40,17 @@ CAUGHT_BY = {
     "WaitsForTheDead": "test_a_death_of_the_process_is_one_failed_attempt_that_names_its_cause",
     "TakesTheSiblingsAlong": "test_a_death_is_not_its_siblings",
     "AsksToEnd": "test_what_is_cancelled_stops_whatever_it_is_at",
+    "LosesTheLastItem": "test_what_is_said_of_a_stream_is_so_when_it_is_said",
+    "TellsBeforeItIsStored": "test_what_is_said_of_a_stream_is_so_when_it_is_said",
+    "TellsWhenItIsOver": "test_a_stream_is_read_while_it_is_made",
+    "TellsOutOfOrder": "test_what_is_said_of_a_stream_is_so_when_it_is_said",
+    "HasRoomForAll": "test_a_producer_makes_no_more_than_there_is_room_for",
+    "DoesNotHearThatItIsEnough": "test_a_producer_that_hears_that_it_is_enough_has_succeeded",
+    "MixesTheLines": "test_what_is_said_to_one_job_is_not_heard_by_another",
+    "KeepsTheSlotOfWhoWaits": "test_a_job_that_waits_and_is_cancelled_gives_its_slot_back",
     "LeavesItRunning": "test_a_timeout_stops_whatever_a_task_is_at",
 }
-SOUND = ("Good", "GoodInProcesses")
+SOUND = ("Good", "GoodInProcesses", "Streams")
 
 
 @pytest.fixture(scope="module")
