@@ -14,15 +14,23 @@ below it:
 ``config``            settings: call > environment > project file > default
 ``hookspecs``         what a plugin may implement
 ``timelines``         a run as rows of bars, and as lines of text
+``resuming``          what is left of a run that was broken off
+``journal``           what a run has come to, on its way into the run store
+``posts``, ``talks``  what a running job says and is told: here, and in the worker
+``timers``            what is to be called later
 ``ports``             what an adapter implements
 ``providers``         the record by which an adapter is offered
+``live``              the same where tasks read streams while these are made
 ``runs``              what to start next, and what an outcome means
 ``exchange``          who gets which event, and what is kept of the past
 ``plans``             which tasks a run needs, and in what order
 ``groups``            readers that share the work: order, redelivery, dead letters
 ``tasks``             functions registered under a name
+``streams``           how far a stream is, and how far those are that read it
+``mapped``            how far a task is that has a job for each item of a stream
 ``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
+``slots``             how runs share an executor, and what may not run at once
 ``hints``             the schema of a function; does this output fit that input
 ``topics``            the grammar of patterns; the tree that routes a topic
 ``tracebacks``        tracebacks with the frames of the user's code
@@ -74,6 +82,7 @@ _HOMES = {
     "Subscription": "ports.subscription",
     "Tally": "ports.queue",
     "Task": "tasks",
+    "WorkerInfo": "ports.platform",
     "current_job": "worker",
     "from_cloudevent": "events.cloudevents",
     "hookimpl": "hookspecs",

@@ -27,6 +27,7 @@ from dpcore.ports.broker import Broker as Broker
 from dpcore.ports.executor import Executor as Executor
 from dpcore.ports.executor import Line as Line
 from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.platform import WorkerInfo as WorkerInfo
 from dpcore.ports.queue import Queue as Queue
 from dpcore.ports.queue import Tally as Tally
 from dpcore.ports.runstore import EXISTING as EXISTING
@@ -89,6 +90,7 @@ __all__ = (
     "Subscription",
     "Tally",
     "Task",
+    "WorkerInfo",
     "current_job",
     "from_cloudevent",
     "hookimpl",

@@ -48,6 +48,7 @@ from dpcore.errors import (
 from dpcore.events import Event
 from dpcore.groups import Overflow, Start
 from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
+from dpcore.live import run_of
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -60,6 +61,7 @@ from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, rea
 from dpcore.resuming import Rest, rest, result_of
 from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
+from dpcore.slots import Slots
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
 from dpcore.words import Shown, listed, nearest, printed
@@ -197,6 +199,10 @@ class App:
     *source* names the file or module that the tasks come from, for the record.  With
     *strict_events* every payload goes through the wire form, also where the broker
     could pass the object itself: what would not survive a process fails at ``publish``.
+
+    *limits* say how many jobs of tasks with a tag run at once, in all runs of this app
+    together: with ``{"db": 2}`` two of those tagged ``db``.  A job that was given up, and
+    whose code may still run, does not count.
     """
 
     def __init__(
@@ -212,7 +218,9 @@ class App:
         clock: Clock | None = None,
         source: str = "",
         strict_events: bool = False,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
+        self._slots = Slots(_checked_limits(limits))
         check_argument("strict_events", strict_events, bool, "True or False")
         check_argument("registry", registry, Registry | None, "a Registry")
         check_argument("plugins", plugins, Plugins | None, "a Plugins")
@@ -337,6 +345,8 @@ class App:
             adapter = await self._make(kind)
             if isinstance(adapter, RunStore | Broker):
                 adapter.clock = self.clock
+            if isinstance(adapter, Executor):
+                adapter.plugins = self.plugins
             if isinstance(adapter, Broker):
                 adapter.strict = adapter.strict or self.strict_events
                 adapter.on_published = self.plugins.observers("dpcore_event_published")
@@ -570,6 +580,7 @@ class App:
         check: bool = True,
         run_id: str | None = None,
         nominal: datetime | None = None,
+        priority: int = 0,
     ) -> Result:
         """Run the selected tasks, as :func:`dpcore.plan` selects them, and return what they gave.
 
@@ -578,12 +589,17 @@ class App:
         value is freed when its last reader has ended.  A failed run raises
         (:meth:`Result.raise_for_failure`) unless *check* is False.
 
+        Runs of one app share its executor alike; one with a higher *priority* is served
+        first, and each has one place at least.
+
         Raises :class:`~dpcore.errors.ArgumentError` and
         :class:`~dpcore.errors.PlanningError` before anything has run.
         """
         _refuse_while_loading()
         check_argument("params", params, Mapping | None, "a mapping from parameter to value")
         check_argument("check", check, bool, "True or False")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise ArgumentError("priority", priority, "a whole number")
         _check_running({"metadata": metadata, "fail_fast": fail_fast, "keep": keep})
         arguments = {
             "tags": _listed(tags),
@@ -596,7 +612,7 @@ class App:
         plan = self._planned(selection, params or {}, arguments)
         written = plan.order if selection and isinstance(selection[0], Plan) else selection
         executor, io, store = await self._to_run_with()
-        run = Run(
+        run = run_of(
             plan,
             self._new_run_id() if run_id is None else check_id(run_id, "run id"),
             io=io,
@@ -606,7 +622,8 @@ class App:
             earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
-            live="streams" in executor.capabilities,
+            limits=self._slots.limits,
+            streams="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
         if not await store.begin(record):
@@ -615,7 +632,7 @@ class App:
         lease = await store.lease(f"run/{run.run_id}", _LEASED)
         if lease is None:
             raise RunExistsError(run.run_id, str(store))
-        result = await self._drive(run, record, executor, store, io, lease)
+        result = await self._drive(run, record, executor, store, io, lease, priority)
         return result.raise_for_failure() if check else result
 
     async def resume(
@@ -657,7 +674,7 @@ class App:
         try:
             history = await store.get(run_id)  # of which nothing changes any more
             run, left, record = await self._remaining(
-                history, self._named(begin), changed, (params, metadata), store, io
+                history, self._named(begin), changed, (params, metadata), executor, store, io
             )
             await store.append(run_id, left.changes, record=record, lease=lease)
         except BaseException:
@@ -675,6 +692,7 @@ class App:
         begin: list[str],
         changed: bool,
         given: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+        executor: Executor,
         store: RunStore,
         io: IOManager,
     ) -> tuple[Run, Rest, RunRecord]:
@@ -684,9 +702,10 @@ class App:
         arguments = dict(record.selection)
         plan = self.plan(*arguments.pop("selection", ()), params=params, **arguments)
         left = rest(plan, history, at=self.clock.now().timestamp(), begin=begin, changed=changed)
-        run = Run(
+        run = run_of(
             plan,
             record.run_id,
+            streams="streams" in executor.capabilities,
             io=io,
             params=params,
             metadata=metadata,
@@ -695,6 +714,7 @@ class App:
             fail_fast=record.fail_fast,
             keep=cast(Keep, record.keep),
             before=left.before,
+            limits=self._slots.limits,
         )
         await to_thread.run_sync(_check_there, run, io)
         fresh = self._record(run, (), {}, durable="durable" in store.capabilities)
@@ -764,7 +784,14 @@ class App:
         return await (await self.store()).get(run_id)
 
     async def _drive(
-        self, run: Run, record: RunRecord, executor: Executor, store: RunStore, io: IOManager, lease: Lease
+        self,
+        run: Run,
+        record: RunRecord,
+        executor: Executor,
+        store: RunStore,
+        io: IOManager,
+        lease: Lease,
+        priority: int = 0,
     ) -> Result:
         began = self.clock.monotonic()
         run_changed = self.plugins.observers("dpcore_run_changed")
@@ -787,6 +814,8 @@ class App:
             task_changed,
             publish,
             lease,
+            self._slots,
+            priority,
         )
         try:
             if announcer is None:
@@ -925,6 +954,15 @@ def _check_running(arguments: Mapping[str, Any]) -> None:
     keep = arguments["keep"]
     if not isinstance(keep, str) or keep not in ("all", "leaves"):
         raise ArgumentError("keep", keep, "'all' or 'leaves'")
+
+
+def _checked_limits(limits: object) -> Mapping[str, int] | None:
+    wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
+    check_argument("limits", limits, Mapping | None, wanted)
+    for tag, most in cast("Mapping[object, object]", limits or {}).items():
+        if not isinstance(tag, str) or isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ArgumentError("limits", limits, wanted)
+    return cast("Mapping[str, int] | None", limits)
 
 
 def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:

@@ -34,6 +34,7 @@ __all__ = (
     "DeliveryError",
     "DpcoreError",
     "DuplicateTaskError",
+    "ExecutorLeftError",
     "FunctionNotFoundError",
     "GivenTaskError",
     "GroupMembersError",
@@ -456,6 +457,19 @@ class WorkersNotStartedError(DpcoreError, RuntimeError):
 
     def __str__(self) -> str:
         return f"no worker process can be started: {self.problem}"
+
+
+class ExecutorLeftError(DpcoreError, RuntimeError):
+    """The executor of a job was left before the job had ended."""
+
+    def __init__(self, task: str, has_begun: bool = False) -> None:
+        super().__init__(task, has_begun)
+        self.task, self.has_begun = task, has_begun
+
+    def __str__(self) -> str:
+        if self.has_begun:
+            return f"task {self.task!r} was stopped: the executor was left while it ran"
+        return f"task {self.task!r} was not run: the executor was left before its turn came"
 
 
 class RunFailedError(DpcoreError, ExceptionGroup[Exception]):

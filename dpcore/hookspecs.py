@@ -211,6 +211,27 @@ def dpcore_stopping(app: Any) -> None:
     """
 
 
+@_hook("live", isolated=True)
+def dpcore_worker_started(worker: Any) -> None:
+    """Begin in a worker process: *worker* is a :class:`~dpcore.ports.WorkerInfo`, and no job has run there yet.
+
+    Called once in each worker process of an executor that has some, and nowhere else.
+    The plugins are those of the app: what their names are imported from is imported here,
+    plugins that were passed as objects have been pickled, and are left out where they
+    do not pickle.  An exception is logged with the plugin's name, and the worker works all the same.
+    """
+
+
+@_hook("live", isolated=True)
+def dpcore_worker_stopping(worker: Any) -> None:
+    """End in a worker process: its last job is done, and *worker* is what ``dpcore_worker_started`` was given.
+
+    Called once in each worker that ends by itself or is told to, in the reverse of the
+    order of ``dpcore_worker_started``; not in one that is killed.  An exception is logged
+    with the plugin's name, and the other plugins are called all the same.
+    """
+
+
 def check(plugin: str, hook: str, function: Callable[..., Any], *, wrapper: bool = False) -> tuple[str, ...]:
     """Return the arguments that an implementation of *hook* asks for, in its own order.
 

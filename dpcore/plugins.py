@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import pickle
 import re
 import sys
 import threading
@@ -111,6 +112,24 @@ class _Known:
     place: tuple[int, str, str, int]
     plugin: object = None
 
+    def to_send(self) -> _Known:
+        """Return what another process needs to have this plugin, too."""
+        is_named = self.record.source in ("installed", "option", "project") or isinstance(self.plugin, ModuleType)
+        if is_named or not _pickles(self.plugin):
+            return _Known(self.record, self.place)
+        return self
+
+    def find(self) -> object:
+        """Return the plugin, which is imported now unless it came with this."""
+        record = self.record
+        if self.plugin is not None:
+            return self.plugin
+        if record.source == "project":
+            return _conf(Path(record.module))
+        if record.source == "object" and ":" in record.module:
+            raise PluginError(record.qualified, f"does not pickle: it is an object of {record.module}")
+        return import_target(record.module)
+
 
 class Plugins:
     """The plugins of a platform.
@@ -154,6 +173,9 @@ class Plugins:
         self._manager = _Manager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._known: dict[str, _Known] = {}
+        self._elsewhere: dict[
+            str, _Known
+        ] = {}  # of them, those that another process has found and none has called here
         self._offers: dict[str, list[Offer]] = {}
         self._observers: dict[str, list[Callable[..., None]]] = {}
         self._count = count()
@@ -312,8 +334,8 @@ class Plugins:
     def live(self, hook: str, subject: Any) -> None:
         """Call a hook of the kind live with its one argument.
 
-        ``dpcore_started`` raises what a plugin raises, with its name in a note;
-        ``dpcore_stopping`` logs it, and goes in the reverse order.
+        ``dpcore_started`` raises what a plugin raises, with its name in a note; the others
+        log it.  What stops goes in the reverse order.
         """
         self._find()
         implementations = self._implementations(hook)
@@ -322,7 +344,7 @@ class Plugins:
                 with _named(record, hook):
                     function(*[subject] * len(arguments))
             return
-        for implementation in reversed(implementations):
+        for implementation in implementations[::-1] if hook.endswith("_stopping") else implementations:
             _observer(hook, *implementation)(subject)
 
     # ------------------------------------------------------------ changing
@@ -474,6 +496,33 @@ class Plugins:
                 problem = f"is not there: {record.module}"
             raise PluginNotFoundError(record.qualified, problem, known) from error
 
+    # ------------------------------------------------------------ in another process
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the same plugins with the same offers, which are imported there when they are called, and not looked for."""
+        offers = {kind: self.offers(kind) for kind in KINDS}
+        return _in_another_process, (self.config, [known.to_send() for known in self._in_order()], offers)
+
+    def _arrive(self, known: Iterable[_Known], offers: dict[str, list[Offer]]) -> None:
+        self._found = True
+        self._known = {one.record.qualified: one for one in known}
+        self._elsewhere = {name: one for name, one in self._known.items() if one.record.state == "active"}
+        self._count = count(len(self._known))
+        self._offers = offers
+
+    def _summon(self, known: _Known) -> None:
+        """Have a plugin here that another process has found."""
+        name = known.record.qualified
+        del self._elsewhere[name]
+        try:
+            plugin = known.find()
+            self._manager.hooks_of(name, plugin)
+            self._manager.register(plugin, name)
+            known.plugin = plugin
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's import may raise anything
+            known.record = replace(known.record, state="broken", cause=_cause(error))
+            logger.warning("plugin %r is not to be had in this process: %s", name, known.record.cause)
+
     # ------------------------------------------------------------ keeping
 
     def _add(self, record: PluginRecord, plugin: object) -> None:
@@ -512,6 +561,8 @@ class Plugins:
 
     def _implementations(self, hook: str) -> list[tuple[PluginRecord, Callable[..., Any], tuple[str, ...]]]:
         """Return who implements *hook*, with what, and the arguments it wants, in the order of the plugins."""
+        for away in [away for away in self._elsewhere.values() if hook in away.record.hooks]:
+            self._summon(away)
 
         def place(one: pluggy.HookImpl) -> tuple[object, ...]:
             return (not one.tryfirst, one.trylast, self._known[one.plugin_name].place)
@@ -537,6 +588,20 @@ class Plugins:
 
 
 # ---------------------------------------------------------------- which plugins are wanted
+
+
+def _pickles(plugin: object) -> bool:
+    try:
+        pickle.dumps(plugin)
+    except Exception:  # noqa: BLE001 - whatever its own pickling raises
+        return False
+    return True
+
+
+def _in_another_process(config: Config, known: list[_Known], offers: dict[str, list[Offer]]) -> Plugins:
+    plugins = Plugins(installed=False, bundle=False, config=config)
+    plugins._arrive(known, offers)
+    return plugins
 
 
 class _Choice:

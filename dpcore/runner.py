@@ -11,16 +11,11 @@ nobody else can read and that ends with the program gets them later, in larger g
 
 from __future__ import annotations
 
-import heapq
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import copy_context
-from functools import partial
-from itertools import count
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import msgspec
@@ -31,10 +26,15 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from dpcore.clock import Clock, SystemClock
 from dpcore.errors import StoreError, TaskTimeoutError, UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Items, Job, Message, Outcome, Ref, State, described, writable
+from dpcore.jobs import Items, Job, Message, Outcome, Reading, Ref, State
+from dpcore.journal import Journal
+from dpcore.live import LiveRun
 from dpcore.ports import Executor, IOManager, RunStore
-from dpcore.ports.runstore import Lease, RunRecord, TaskChange
+from dpcore.ports.runstore import Lease, RunRecord
+from dpcore.posts import Post, Posts
 from dpcore.runs import Change, Run, Start
+from dpcore.slots import Slots
+from dpcore.timers import Timers
 
 __all__ = ("Publish", "Runner")
 
@@ -54,8 +54,42 @@ class Runner:
     *record* is what :meth:`~dpcore.ports.RunStore.begin` was given; *run_changed* and
     *task_changed* are observers.  With a *lease* it is renewed, and everything is recorded
     under it: when somebody else has it, the run is broken off with
-    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.
+    :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.  *slots*
+    are shared with other runs on the same executor, by *priority*.
     """
+
+    __slots__ = (
+        "_arrived",
+        "_ended",
+        "_flushing",
+        "_group",
+        "_holding",
+        "_interrupt",
+        "_journal",
+        "_lanes",
+        "_lazy",
+        "_lease",
+        "_lines",
+        "_posts",
+        "_publish",
+        "_publishing",
+        "_recording",
+        "_run_changed",
+        "_slots",
+        "_task_changed",
+        "_thread",
+        "_timers",
+        "_token",
+        "_yielded",
+        "allowed",
+        "clock",
+        "executor",
+        "io",
+        "priority",
+        "record",
+        "run",
+        "store",
+    )
 
     def __init__(
         self,
@@ -69,14 +103,16 @@ class Runner:
         task_changed: Observers = (),
         publish: Publish | None = None,
         lease: Lease | None = None,
+        slots: Slots | None = None,
+        priority: int = 0,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
         self._run_changed, self._task_changed = run_changed, task_changed
         self._publish = publish if publish is not None else _no_broker
-        self._timers = _Timers(clock)
+        self._timers = Timers(clock)
         prints = run.plan.fingerprint_of if "durable" in store.capabilities else None  # it reads every task's source
-        self._journal = _Journal(run.run_id, store, clock, lease, prints)
+        self._journal = Journal(run.run_id, store, clock, lease, prints)
         self._lease = lease
         self._holding = anyio.CancelScope()
         self._lazy = not (store.capabilities & {"durable", "shared"} or task_changed)
@@ -85,19 +121,16 @@ class Runner:
         self._recording = False
         self._group: TaskGroup | None = None
         self._lanes = 0
+        self._slots = slots if slots is not None else Slots()
+        self.priority, self.allowed = priority, executor.window
         self._lines: set[_Line] = set()
-        self._by_start: dict[Start, _Line] = {}  # of a run with live streams
-        self._heard: deque[tuple[_Line, Message]] = deque()  # from threads
-        self._is_told = False  # that there is something in it
         self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
         self._interrupt: BaseException | None = None
         self._ended = anyio.Event()
         self._thread = threading.get_ident()
         self._token: EventLoopToken = current_token()
-        self._soon = _soon(self._token)
-        # What a thread makes the loop do has that thread's context; jobs begun from there must have the run's.
-        self._hear_here = partial(copy_context().run, self._hear_threads)
+        self._posts = Posts(run, self._token, self._heard, self._timers.add) if isinstance(run, LiveRun) else None
 
     async def drive(self) -> None:
         """Return when every task has ended and that is recorded.
@@ -157,36 +190,44 @@ class Runner:
                     if self._lease is not None:
                         group.start_soon(self._hold, self._lease)
                     self._tell_run(State.PENDING, State.RUNNING)
+                    self._slots.join(self)
                     await self._record()
         finally:
             self._ended.set()
+            self.run.let_go()
+            self._slots.leave(self)
 
-    async def _lane(self) -> None:
-        """Have ready attempts done, one after the other, until none is left."""
-        start = self.run.take()
+    async def _lane(self, start: Start | None = None) -> None:
+        """Have ready attempts done, one after the other, until none is left; *start* first, if that was taken already."""
+        if start is None:
+            start = self.run.take()
+        elif self.run.stopping:  # since then
+            self._arrived.append((start, Outcome(state=State.CANCELLED, attempt=start.attempt)))
+            start = None
+            await self._record()
         try:
             while start is not None:
                 start = await self._stretch(start)
         finally:
             self._lanes -= 1
+            if self._slots.crowded:
+                self._slots.share(self)
 
     async def _stretch(self, start: Start | None) -> Start | None:
         """Have attempts done until none is left, or one has ended in an unusual way; return the next one to do.
 
         All of them share one scope, because to open one costs as much as a small task.
         """
-        run_is_live = self.run.live
+        posts = self._posts
         with anyio.CancelScope() as scope:
             while start is not None:
                 job = self.run.job(start)
                 line = _Line(self, job, scope)
                 if job.timeout is not None:
                     self.arm(line, job.timeout, began=False)
-                if run_is_live:
-                    self._by_start[start] = line
-                    if job.talks:
-                        line.open(start)
-                    self._say()
+                if posts is not None:
+                    line.post = posts.open(start, scope, talks=job.talks or job.index is not None)
+                    posts.tell()
                 self._note_running()
                 outcome: Outcome | None = None
                 outcome = await self._perform(job, line)
@@ -194,23 +235,24 @@ class Runner:
                     break
                 if outcome.events:
                     break
-                if run_is_live:
-                    del self._by_start[start]
+                if posts is not None:
+                    posts.close(start)
                 self._arrived.append((start, outcome))
                 if not (self._recording or (self._lazy and self._is_settled())):
                     await self._record(lanes_to_be=1)
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
-                start = self.run.take()
+                start = self.run.take() if self._lanes <= self.allowed else None
         if start is None:
             return None
-        self._by_start.pop(start, None)
+        if posts is not None:
+            posts.close(start)
         outcome = await self._judged(job, line, outcome)
         if outcome.events and outcome.state is State.SUCCEEDED:
             outcome = await self._published(outcome)
         self._arrived.append((start, outcome))  # to the list that is current after the wait
         await self._record(lanes_to_be=1)
-        return self.run.take()
+        return self.run.take() if self._lanes <= self.allowed else None
 
     async def _yield(self) -> None:
         """Leave the loop to others: jobs that never wait would keep it for themselves."""
@@ -220,10 +262,30 @@ class Runner:
     def _feed(self, lanes_to_be: int) -> None:
         """Have as many lanes as there is work for, counting the one that goes on by itself."""
         assert self._group is not None
-        wanted = min(self.executor.window, self._lanes - lanes_to_be + self.run.available)
+        if self._slots.crowded:
+            self._slots.share(self)
+        wanted = min(self.allowed, self._lanes - lanes_to_be + self.run.available)
         while self._lanes < wanted:
             self._lanes += 1
             self._group.start_soon(self._lane)
+
+    @property
+    def places(self) -> int:
+        """How many jobs the executor may be given."""
+        return self.executor.window
+
+    @property
+    def wants(self) -> int:
+        """How many lanes there are, and how many more there is work for."""
+        return self._lanes + self.run.available
+
+    def offer(self) -> None:
+        """Have begun what other runs have left room for; taken now, before another one can."""
+        if self._group is None or self._ended.is_set():
+            return
+        while self._lanes < self.allowed and (start := self.run.take()) is not None:
+            self._lanes += 1
+            self._group.start_soon(self._lane, start)
 
     async def _perform(self, job: Job, line: _Line) -> Outcome | None:
         """Have the executor do *job*; None if it was interrupted."""
@@ -243,9 +305,10 @@ class Runner:
     async def _judged(self, job: Job, line: _Line, outcome: Outcome | None) -> Outcome:
         """Say how a job went that did not simply succeed: *outcome* is what the executor made of it, if anything."""
         if outcome is None:
+            kept = line.post.kept if line.post is not None else None
             if job.streams:  # forget what it had stored before it was given up
-                await self._off_the_loop(_forget_items, self.io, job)
-            return self._given_up(job, line)
+                await self._off_the_loop(_forget_items, self.io, job, kept.count if kept is not None else 0)
+            return msgspec.structs.replace(self._given_up(job, line), result=kept)
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             await checkpoint()  # what interrupted the body may have asked for the run to be cancelled
             if self.run.stopping:
@@ -293,8 +356,11 @@ class Runner:
         lives = began is not None and not on_loop and "kills" not in self.executor.capabilities
         duration = 0.0 if began is None else self.clock.monotonic() - began
         if line.timed_out:
-            return _timed_out(job, "running" if lives else "stopped", duration)
-        return Outcome(state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives)
+            late = _timed_out(job, "running" if lives else "stopped", duration)
+            return msgspec.structs.replace(late, output=line.output)
+        return Outcome(
+            state=State.CANCELLED, attempt=job.attempt, duration=duration, still_running=lives, output=line.output
+        )
 
     def _stop_jobs(self) -> None:
         for line in list(self._lines):
@@ -322,9 +388,9 @@ class Runner:
                 run.release()
                 if self._task_changed:
                     self._tell(changes)
-                if run.live:
-                    self._say()
-                    self._stop_void()
+                if self._posts is not None:
+                    self._posts.tell()
+                    self._posts.stop_void()
                 if run.freed:
                     await self._free()
                 self._wait_for_retries()
@@ -347,6 +413,8 @@ class Runner:
         arrived, self._arrived = self._arrived, []
         for start, outcome in arrived:
             self.run.record(start, outcome)
+        if self._slots.limits is not None and arrived and self._slots.crowded:
+            self._slots.offer(self)
         changes, self.run.changes = self.run.changes, []
         self._journal.note(changes)
         return changes
@@ -356,9 +424,10 @@ class Runner:
         run = self.run
         self._take_in()
         run.release()
-        is_lane_wanted = run.available > 1 and self._lanes < self.executor.window
-        is_quiet = not (run.freed or run.retries or run.says or run.void)
-        return is_quiet and not (is_lane_wanted or run.ended or run.stopping)
+        is_lane_wanted = run.available > 1 and self._lanes < self.allowed
+        if self._posts is not None and self._posts.waiting:
+            return False
+        return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)
 
     def _note_running(self) -> None:
         """Tell observers at once that a task runs; the store learns it with the next outcome, or soon."""
@@ -395,7 +464,7 @@ class Runner:
                     await self._journal.write()
                 finally:
                     self._recording = False
-                if self._arrived or self.run.changes or self.run.live:
+                if self._arrived or self.run.changes or self._posts is not None:
                     await self._record()
         finally:
             if written is not None:
@@ -436,50 +505,12 @@ class Runner:
         self._holding.cancel()
         self._tell_run(State.RUNNING, self.run.state)
 
-    # ---------------------------------------------------------------- live streams
-
-    def hear(self, line: _Line, message: Message) -> None:
-        """Take in what a job says; callable from any thread, and never waits."""
-        if threading.get_ident() == self._thread:
-            self._hear_all([(line, message)])
-            return
-        self._heard.append((line, message))
-        if not self._is_told:
-            self._is_told = True
-            self._soon(self._hear_here)
-
-    def _hear_threads(self) -> None:
-        self._is_told = False  # first: what is said from here on is told again
-        heard = []
-        while self._heard:
-            heard.append(self._heard.popleft())
-        self._hear_all(heard)
-
-    def _hear_all(self, heard: Sequence[tuple[_Line, Message]]) -> None:
-        run = self.run
-        for line, message in heard:
-            if not line.over and line.start is not None:
-                run.hear(line.start, message)
-        self._say()
+    def _heard(self) -> None:
+        """Have begun what may begin after what a running job has said."""
         if not self._recording:
-            run.release()
-            if run.available and self._group is not None and not run.ended:
+            self.run.release()
+            if self.run.available and self._group is not None and not self.run.ended:
                 self._feed(0)
-
-    def _say(self) -> None:
-        says, self.run.says = self.run.says, []
-        for start, message in says:
-            line = self._by_start.get(start)
-            if line is not None and line.post is not None:
-                line.post.put(message)
-
-    def _stop_void(self) -> None:
-        """Stop the jobs whose work has come to nothing."""
-        for start in self.run.void:
-            line = self._by_start.get(start)
-            if line is not None and line.scope is not None:
-                line.scope.cancel()
-        self.run.void.clear()
 
     # ---------------------------------------------------------------- observers
 
@@ -518,52 +549,10 @@ class Runner:
         line.expire()
 
 
-class _Journal:
-    """Writes the transitions of one run into the run store, in groups."""
-
-    __slots__ = ("_clock", "_lease", "_noted", "_prints", "_run_id", "_store")
-
-    def __init__(
-        self,
-        run_id: str,
-        store: RunStore,
-        clock: Clock,
-        lease: Lease | None = None,
-        prints: Callable[[str], str] | None = None,
-    ) -> None:
-        self._run_id, self._store, self._clock = run_id, store, clock
-        self._lease, self._prints = lease, prints
-        self._noted: list[tuple[float, list[Change]]] = []
-
-    @property
-    def unwritten(self) -> bool:
-        """Whether there is something to write."""
-        return bool(self._noted)
-
-    def note(self, changes: list[Change]) -> None:
-        """Remember *changes*, which have happened now."""
-        if changes:
-            self._noted.append((self._clock.now().timestamp(), changes))
-
-    async def write(self, record: RunRecord | None = None) -> None:
-        """Write all that was noted, in one piece, and the run's *record* with it if one is given; one at a time."""
-        count = len(self._noted)
-        entries = [self._entry(change, at) for at, changes in self._noted for change in changes]
-        if entries or record is not None:
-            await self._store.append(self._run_id, entries, record=record, lease=self._lease)
-        del self._noted[:count]  # and not what was noted meanwhile
-
-    def _entry(self, change: Change, at: float) -> TaskChange:
-        entry = _entry(change, at)
-        if self._prints is not None and entry.state in _RAN and entry.index is None:
-            entry.fingerprint = self._prints(entry.task)
-        return entry
-
-
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "given", "job", "post", "runner", "scope", "start", "timed_out")
+    __slots__ = ("began", "given", "job", "output", "post", "runner", "scope", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
@@ -572,8 +561,8 @@ class _Line:
         self.given = runner.clock.monotonic()
         self.began: float | None = None
         self.timed_out = False
-        self.start: Start | None = None
-        self.post: _Post | None = None
+        self.output = ""  # of a job that was stopped
+        self.post: Post | None = None  # of a job that talks while it runs
 
     @property
     def over(self) -> bool:
@@ -586,6 +575,8 @@ class _Line:
             runner.executor.tells = True
             if job.timeout is not None:
                 runner.arm(self, job.timeout, began=True)
+            if self.post is not None and job.index is not None:
+                self.post.hear(Reading("", job.index))
 
     def expire(self) -> None:
         if self.scope is not None:
@@ -598,10 +589,6 @@ class _Line:
         if self.post is not None:
             self.post.close()
 
-    def open(self, start: Start) -> None:
-        """Have messages pass for the attempt *start*."""
-        self.start, self.post = start, _Post()
-
     def publish(self, event: Event) -> None:
         runner = self.runner
         if runner is None:
@@ -609,9 +596,8 @@ class _Line:
         runner.publish_now(event)
 
     def send(self, message: Message) -> None:
-        runner = self.runner
-        if runner is not None and self.post is not None:
-            runner.hear(self, message)
+        if self.post is not None:
+            self.post.hear(message)
 
     async def receive(self) -> Message:
         return await self._open_post.receive()
@@ -620,116 +606,13 @@ class _Line:
         return self._open_post.receive_sync(wait=wait)
 
     @property
-    def _open_post(self) -> _Post:
+    def _open_post(self) -> Post:
         if self.post is None:
             raise UnsupportedError("this job", "streams", "be told anything: it reads and feeds no live stream")
         return self.post
 
 
-class _Post:
-    """What is said to one running job, for it to take out in a thread or on an event loop."""
-
-    __slots__ = ("_closed", "_condition", "_event", "_said", "_thread")
-
-    def __init__(self) -> None:
-        self._said: deque[Message] = deque()
-        self._condition = threading.Condition()
-        self._event = anyio.Event()
-        self._thread = threading.get_ident()
-        self._closed = False
-
-    def put(self, message: Message) -> None:
-        """Say *message*; on the runner's event loop."""
-        with self._condition:
-            self._said.append(message)
-            self._condition.notify_all()
-        self._event.set()
-
-    def close(self) -> None:
-        """Let nobody wait any more: the job is over, or was given up."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
-        self._event.set()
-
-    async def receive(self) -> Message:
-        """Wait for the next message on an event loop."""
-        if threading.get_ident() != self._thread:  # a loop of the job's own
-            return cast(Message, await to_thread.run_sync(self.receive_sync))
-        while (message := self.receive_sync(wait=False)) is None:
-            if self._event.is_set():
-                self._event = anyio.Event()
-            else:
-                await self._event.wait()
-        return message
-
-    def receive_sync(self, *, wait: bool = True) -> Message | None:
-        """Wait for the next message in a thread."""
-        with self._condition:
-            while not self._said:
-                if self._closed:
-                    raise RuntimeError("the job was given up, so there is nothing more to hear")
-                if not wait:
-                    return None
-                self._condition.wait()
-            return self._said.popleft()
-
-
-class _Timers:
-    """What is to be called later, on one clock, with one sleeper for the earliest of them."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.group: TaskGroup | None = None
-        self._due: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._number = count()
-        self._sleeper: anyio.CancelScope | None = None
-        self._until = float("inf")
-        self._stopped = False
-
-    def add(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Have ``call(*arguments)`` called in *delay* seconds; at once if that is not in the future."""
-        if delay <= 0:
-            call(*arguments)
-            return
-        due = self.clock.monotonic() + delay
-        heapq.heappush(self._due, (due, next(self._number), call, arguments))
-        if due < self._until and not self._stopped and self.group is not None:
-            self._until = due
-            if self._sleeper is not None:
-                self._sleeper.cancel()
-            self._sleeper = anyio.CancelScope()
-            self.group.start_soon(self._sleep, self._sleeper)
-
-    def stop(self) -> None:
-        """Forget everything."""
-        self._stopped = True
-        self._due.clear()
-        if self._sleeper is not None:
-            self._sleeper.cancel()
-
-    async def _sleep(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            while self._due:
-                self._until = self._due[0][0]
-                await self.clock.sleep(max(0.0, self._until - self.clock.monotonic()))
-                while self._due and self._due[0][0] <= self.clock.monotonic():
-                    _, _, call, arguments = heapq.heappop(self._due)
-                    call(*arguments)
-                    if scope.cancel_called:
-                        return
-            self._until, self._sleeper = float("inf"), None
-
-
-def _soon(token: EventLoopToken) -> Callable[[Callable[[], None]], object]:
-    """Return what has an event loop call something soon, told from any thread and without waiting."""
-    native: Any = token.native_token
-    soon: Callable[[Callable[[], None]], object] = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
-    return soon
-
-
 _real = SystemClock()
-_RAN = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT)
 
 
 async def _no_broker(events: Sequence[Event]) -> None:
@@ -746,13 +629,15 @@ def _single(error: BaseException) -> BaseException:
     return error
 
 
-def _forget_items(io: IOManager, job: Job) -> None:
+def _forget_items(io: IOManager, job: Job, kept: int) -> None:
+    """Delete what an attempt has stored, but for as many items as are kept."""
+    stay = frozenset(Items(job.run_id, job.task, kept, job.attempt))
     try:
         refs = io.list(job.run_id, job.task)
     except Exception:  # noqa: BLE001  (whatever an adapter raises: the run does not need it)
         _log.warning("what %s had stored before it was given up cannot be found", job, exc_info=True)
         return
-    _delete(io, [ref for ref in refs if ref.result_id.startswith(f"{job.attempt}-")])
+    _delete(io, [ref for ref in refs if ref.result_id.startswith(f"{job.attempt}-") and ref not in stay])
 
 
 def _delete(io: IOManager, refs: Sequence[Ref]) -> None:
@@ -775,31 +660,3 @@ def _timed_out(job: Job, ending: str, duration: float, result: Ref | Items | Non
         result=result,
         task=job.task,
     )
-
-
-def _entry(change: Change, at: float) -> TaskChange:
-    """Write a transition down as the run store keeps it."""
-    state, outcome = change.new, change.outcome
-    if outcome is None:
-        return TaskChange(task=change.task, state=state, at=at, attempt=change.attempt, index=change.index)
-    entry = TaskChange(
-        task=change.task,
-        state=state,
-        at=at,
-        attempt=change.attempt,
-        index=change.index,
-        duration=outcome.duration,
-        worker=outcome.worker,
-        output=outcome.output and writable(outcome.output),
-    )
-    result = outcome.result
-    if isinstance(result, Ref):
-        entry.result = result.result_id
-    elif result is not None:
-        entry.count, entry.attempts, entry.missing = result.count, result.attempts, sorted(result.missing)
-        entry.result = str(result.attempt)
-    if state is not State.SUCCEEDED:
-        entry.reason, entry.traceback = writable(outcome.reason), writable(outcome.traceback)
-        if outcome.error is not None:
-            entry.error = described(outcome.error)
-    return entry

@@ -10,39 +10,25 @@ everything is over.  Every transition is put into :attr:`Run.changes`, once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, Literal
 
 import msgspec
 
 from dpcore.errors import TaskError
 from dpcore.hints import accepts_none, stream_kind
-from dpcore.jobs import (
-    Enough,
-    Items,
-    Job,
-    Left,
-    Message,
-    Outcome,
-    Reading,
-    Ref,
-    Results,
-    State,
-    Stored,
-    Stream,
-    qualified,
-)
+from dpcore.jobs import Items, Job, Outcome, Ref, Results, State, Stream, qualified
+from dpcore.mapped import Mapped
 from dpcore.plans import Plan
-from dpcore.streams import LEAD, Flow, Reader
+from dpcore.slots import Limits
 from dpcore.tasks import Task
 
 __all__ = ("Before", "Change", "Retry", "Run", "Start")
 
-_NONE: Mapping[int, Any] = {}
-
 Keep = Literal["all", "leaves"]
+_Entry = tuple[int, int, "int | None"]  # rank, attempt, index
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -85,85 +71,57 @@ class Before(msgspec.Struct, frozen=True):
     free: dict[tuple[str, int | None], int] = {}
 
 
-class _Mapped:
-    """How far a mapped task is: items are taken in order, and retried one by one.
-
-    While its stream is *open* there may be further items.  The attempts at an item are
-    counted from *first*: 1, unless the task had to begin again.
-    """
-
-    __slots__ = (
-        "attempts",
-        "count",
-        "duration",
-        "ended",
-        "failed",
-        "first",
-        "highest",
-        "inflight",
-        "items",
-        "next",
-        "open",
-        "positions",
-        "queued",
-        "stopped",
-        "todo",
-    )
-
-    def __init__(
-        self,
-        items: Items,
-        before: Mapping[int, Outcome] = _NONE,
-        *,
-        fail_safe: bool = False,
-        first: int = 1,
-        is_open: bool = False,
-    ) -> None:
-        self.items, self.first, self.highest, self.open = items, first, first, is_open
-        self.queued = False  # whether the next item is among what is ready
-        self.count = len(items)
-        # Where the producer left items out, ours are counted without them.
-        self.positions = [at for at in range(items.count) if at not in items.missing] if items.missing else None
-        self.todo = [at for at in range(self.count) if at not in before] if before else range(self.count)
-        self.next = 0  # the first of these that was never taken
-        self.inflight = 0  # taken, or waiting for a retry
-        self.ended = self.count - len(self.todo)
-        self.attempts: dict[int, int] = {}  # of the items that needed more than one
-        self.failed: dict[int, BaseException] = {}
-        self.stopped: Outcome | None = None  # the outcome that ends the task before its items have ended
-        self.duration = 0.0
-        for index, outcome in before.items():
-            self.duration += outcome.duration
-            if outcome.attempt > 1:
-                self.attempts[index] = outcome.attempt
-            if outcome.state is not State.SUCCEEDED and fail_safe:
-                self.failed[index] = outcome.error or TaskError(items.task, "failure", outcome.reason)
-            elif outcome.state is not State.SUCCEEDED:
-                self.stopped = outcome
-
-    @property
-    def left(self) -> int:
-        """How many items were never taken."""
-        return len(self.todo) - self.next
-
-    def ref(self, index: int) -> Ref:
-        """Return the ref of the item that job *index* receives."""
-        return self.items.at(index if self.positions is None else self.positions[index])
-
-
 class Run:
     """One execution of a plan, under a run id.
 
     ``state`` is the run's, ``outcomes`` the tasks' that have ended.  ``changes``,
     ``retries`` and ``freed`` are for the driver to empty: transitions to record and
     to tell, attempts to start later, and results that no task will read again.
-    With *before*, it goes on with a run of that id that had come so far.
+    With *before*, it goes on with a run of that id that had come so far; *limits* say how many
+    jobs of tasks with a tag may run at once, in this run and in others that are given the same.
 
-    If it is *live*, a task whose parameter is an iterator, or that is mapped over a stream,
-    starts as soon as its producer has stored an item, and reads while it runs.  Then the
-    driver tells the run what jobs say (:meth:`hear`), tells them what is in ``says``, and
-    stops those in ``void``: what they read has come to nothing, and they start again.
+    Here a task that reads a stream waits for its end; see :class:`~dpcore.live.LiveRun`.
     """
+
+    # With slots there may be any number of these: Python makes attributes slow beyond thirty.
+    __slots__ = (
+        "_aside",
+        "_begun",
+        "_cancelled",
+        "_earlier",
+        "_failed",
+        "_free",
+        "_held",
+        "_holds",
+        "_inflight",
+        "_items",
+        "_items_left",
+        "_left",
+        "_limits",
+        "_mapped",
+        "_names",
+        "_rank",
+        "_readers",
+        "_ready",
+        "_results",
+        "_retrying",
+        "_states",
+        "_waits",
+        "changes",
+        "fail_fast",
+        "freed",
+        "io",
+        "keep",
+        "metadata",
+        "nominal",
+        "outcomes",
+        "params",
+        "plan",
+        "reason",
+        "retries",
+        "run_id",
+        "state",
+    )
 
     def __init__(
         self,
@@ -178,24 +136,21 @@ class Run:
         fail_fast: bool = False,
         keep: Keep = "all",
         before: Before | None = None,
-        live: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.plan, self.run_id, self.io = plan, run_id, io
         self.params, self.metadata, self.nominal = dict(params or {}), dict(metadata or {}), nominal
         self.fail_fast, self.keep = fail_fast, keep
-        self.live = False  # whether some task reads while its producer still runs
         self.state = State.PENDING
         self.reason = ""
         self.outcomes: dict[str, Outcome] = {}
         self.changes: list[Change] = []
         self.retries: list[Retry] = []
         self.freed: list[Ref | Items] = []
-        self.says: list[tuple[Start, Message]] = []
-        self.void: list[Start] = []
         self._states: dict[str, State] = {}  # of tasks that are neither pending nor ended
         self._results: dict[str, Ref | Items] = {}
         self._earlier = earlier or {}
-        self._mapped: dict[str, _Mapped] = {}
+        self._mapped: dict[str, Mapped] = {}
         self._retrying: dict[tuple[str, int | None], Start] = {}
         self._waits = {name: len(needs) for name, needs in plan.needs.items()}
         self._readers: dict[str, int] = {}  # of each result that can go once nobody will read it
@@ -203,30 +158,31 @@ class Run:
             for inputs in plan.inputs.values():
                 for upstream in set(inputs.values()):
                     self._readers[upstream] = self._readers.get(upstream, 0) + 1
-        # Deepest level first: what was begun is finished before more is begun, and its results can go.
+        # By priority, then deepest level first: what was begun is finished before more is begun, and its results can go.
         depth = {name: level for level, names in enumerate(plan.levels) for name in names}
-        ranked = sorted(enumerate(plan.order), key=lambda at: (-depth[at[1]], at[0]))
+        tasks = plan.tasks
+        ranked = sorted(enumerate(plan.order), key=lambda at: (-tasks[at[1]].priority, -depth[at[1]], at[0]))
         self._names = [name for _, name in ranked]
         self._rank = {name: rank for rank, name in enumerate(self._names)}
-        self._ready: list[tuple[int, int, int | None]] = []  # rank, attempt, index
-        self._held: list[tuple[int, int, int | None]] = []
+        self._ready: list[_Entry] = []
+        self._held: list[_Entry] = []
+        self._limits = limits
+        self._aside: dict[tuple[str, ...], list[_Entry]] = {}  # by the tags that have a limit
+        self._holds: dict[Start, tuple[str, ...]] = {}
         self._items_left = 0  # items of mapped tasks that are ready, beyond one each
         self._inflight = 0
         self._left = len(plan)  # tasks that have not ended
         self._cancelled = False
         self._failed = False
-        self._flows: dict[str, Flow] = {}  # of the tasks whose items are read live
-        self._live: dict[str, Reader[Start]] = {}  # by task that reads live
-        self._before = before or Before()
-        if live:
-            self._find_streams()
-        blocked = self._restore(self._before.outcomes)
+        before = before or Before()
+        self._begun, self._free, self._items = before.begun, before.free, before.items  # of what went before
+        blocked = self._restore(before.outcomes)
         for name in [name for name in plan.order if not self._waits[name] and name not in self.outcomes]:
             self._enable(name)
         for name, reason in blocked:
             self._end(name, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0))
         if self._failed and fail_fast:
-            self._stop(_FAIL_FAST)
+            self._stop(FAIL_FAST)
         if not self._left:
             self._conclude()
         self.release()
@@ -258,20 +214,60 @@ class Run:
 
     def take(self) -> Start | None:
         """Return the next attempt to start, as if it were started; None if nothing can be started now."""
+        if self._limits is not None:
+            return self._take_limited(self._limits)
         while self._ready:
-            rank, attempt, index = heappop(self._ready)
-            name = self._names[rank]
-            if name in self.outcomes or (attempt > 1 and self._retrying.pop((name, index), None) is None):
-                continue  # it was called off while it waited
-            start = Start(name, attempt, index) if index != _ITEMS else self._next_item(name, rank)
+            start = self._taken(heappop(self._ready))
             if start is not None:
-                self._begin(start)
                 return start
         return None
 
+    def _taken(self, entry: _Entry) -> Start | None:
+        """Begin what was next; None if that was called off while it waited."""
+        rank, attempt, index = entry
+        name = self._names[rank]
+        if name in self.outcomes or (attempt > 1 and self._retrying.pop((name, index), None) is None):
+            return None
+        start = Start(name, attempt, index) if index != _ITEMS else self._next_item(name, rank)
+        if start is not None:
+            self._begin(start)
+        return start
+
+    def _take_limited(self, limits: Limits) -> Start | None:
+        """Take what is next of what may run beside all else that does; what may not is put aside by its tags."""
+        while True:
+            heaps = [self._ready, *(aside for tags, aside in self._aside.items() if limits.free(tags))]
+            heaps = [heap for heap in heaps if heap]
+            if not heaps:
+                return None
+            entry = heappop(min(heaps, key=lambda heap: heap[0]))
+            tags = limits.of(self.plan.tasks[self._names[entry[0]]].tags)
+            if tags and not limits.free(tags):
+                heappush(self._aside.setdefault(tags, []), entry)
+                continue
+            start = self._taken(entry)
+            if start is not None:
+                if tags:
+                    limits.take(tags)
+                    self._holds[start] = tags
+                return start
+
+    def let_go(self) -> None:
+        """Give back what limits have granted to jobs that will not be recorded any more."""
+        while self._holds:
+            self._give_back(next(iter(self._holds)))
+
+    def _give_back(self, start: Start) -> None:
+        tags = self._holds.pop(start, None)
+        if tags is not None and self._limits is not None:
+            self._limits.give_back(tags)
+
     @property
     def available(self) -> int:
-        """How many attempts could be taken now."""
+        """How many attempts could be taken now; at most, where limits may forbid some."""
+        if self._aside and self._limits is not None:
+            aside = sum(min(len(heap), self._limits.free(tags)) for tags, heap in self._aside.items())
+            return len(self._ready) + self._items_left + aside
         return len(self._ready) + self._items_left
 
     def release(self) -> None:
@@ -300,16 +296,13 @@ class Run:
         if schema.parameters:
             arguments.update(self.plan.arguments.get(name, {}))
             for parameter, upstream, result in self._sources(name):
-                if index is not None and upstream == task.each and name in self._mapped:
-                    inputs[parameter] = self._mapped[name].ref(index)
-                elif result is None and upstream in self._open_to(name):
-                    items = msgspec.structs.replace(self._flows[upstream].items, count=0)
-                    inputs[parameter] = Stream(items, stream_kind(task.parameters[parameter].hint), live=True)
-                elif result is None:  # a fail-safe task left nothing: the default, else None
+                if result is None:  # a fail-safe task left nothing: the default, else None
                     if task.parameters[parameter].required:
                         arguments[parameter] = None
-                elif isinstance(result, Ref):
+                elif not isinstance(result, Items):
                     inputs[parameter] = result
+                elif index is not None and upstream == task.each and name in self._mapped:
+                    inputs[parameter] = self._mapped[name].ref(index)
                 else:
                     inputs[parameter] = Stream(result, stream_kind(task.parameters[parameter].hint))
             for parameter in task.positional:  # one that is left out would shift those after it
@@ -326,7 +319,6 @@ class Run:
             arguments=arguments,
             positional=task.positional,
             streams=task.streams and task.each is None,
-            room=self._flows[name].granted if name in self._flows else None,
             is_async=schema.is_async or (bool(inputs) and any(map(_is_async_stream, inputs.values()))),
             timeout=task.timeout,
             params=self.params,
@@ -339,18 +331,15 @@ class Run:
     def record(self, start: Start, outcome: Outcome) -> None:
         """Take in how an attempt went that :meth:`take` gave; each attempt is recorded exactly once."""
         self._inflight -= 1
+        if self._holds:
+            self._give_back(start)
         name, index = start.task, start.index
-        reader = self._live.get(name)
-        if reader is not None and not self._counts(start, reader, outcome):
-            return
-        if name in self._flows:
-            outcome = self._flowed(start, outcome)
         if outcome.state is not State.SUCCEEDED:
             if outcome.result is not None:
                 self.freed.append(outcome.result)  # what a stream had stored before it failed
-                outcome = _replaced(outcome, result=None)
+                outcome = replaced(outcome, result=None)
             if outcome.state is State.CANCELLED and not outcome.reason:
-                outcome = _replaced(outcome, reason=self.reason or "its run was cancelled")
+                outcome = replaced(outcome, reason=self.reason or "its run was cancelled")
         if index is not None:
             self._record_item(start, outcome)
         elif outcome.state in _FAILED and self._may_retry(start, outcome):
@@ -396,8 +385,6 @@ class Run:
             first = attempt if index is None else self._mapped[name].first
             self._states[name] = State.RUNNING
             self.changes.append(Change(name, None, first, old, State.RUNNING, None))
-        if self._flows:
-            self._begin_live(start)
         if index is not None:
             was = State.RETRYING if attempt > self._mapped[name].first else State.PENDING
             self.changes.append(Change(name, index, attempt, was, State.RUNNING, None))
@@ -405,24 +392,23 @@ class Run:
     def _enable(self, name: str) -> None:
         """Make a task ready, all that it needs having ended; a mapped one item by item."""
         task = self.plan.tasks[name]
-        reader = self._live.get(name)
-        if reader is not None:
-            self._enable_live(task, reader)
-            return
         items = self._stream_of(task)
         if items is None:
-            first = Start(name, self._before.begun.get((name, None), 0) + 1)
-            if first.attempt > 1:
-                self._retrying[name, None] = first
-            self._held.append((self._rank[name], first.attempt, None))
+            self._hold(name, self._begun.get((name, None), 0) + 1 if self._begun else 1)
             return
-        mapped = self._mapped[name] = _Mapped(items, self._before.items.get(name, {}), fail_safe=task.fail_safe)
+        mapped = self._mapped[name] = Mapped(items, self._items.get(name, {}), fail_safe=task.fail_safe)
         if mapped.left and mapped.stopped is None:
             self._queue_items(name, mapped, mapped.left)
         else:
             self._settle_items(name)
 
-    def _queue_items(self, name: str, mapped: _Mapped, count: int) -> None:
+    def _hold(self, name: str, attempt: int) -> None:
+        """Make an attempt ready that no retry has asked for."""
+        if attempt > 1:
+            self._retrying[name, None] = Start(name, attempt)
+        self._held.append((self._rank[name], attempt, None))
+
+    def _queue_items(self, name: str, mapped: Mapped, count: int) -> None:
         """Make *count* further items ready; only the first of all has an entry of its own."""
         self._items_left += count
         if not mapped.queued:
@@ -442,7 +428,7 @@ class Run:
             self._items_left -= 1
             mapped.queued = True
             heappush(self._ready, (rank, 1, _ITEMS))
-        return Start(name, self._before.begun.get((name, index), mapped.first - 1) + 1, index)
+        return Start(name, self._begun.get((name, index), mapped.first - 1) + 1, index)
 
     def _stream_of(self, task: Task) -> Items | None:
         """Return the items that *task* is mapped over; None if it is not mapped, or its stream was given by hand."""
@@ -451,8 +437,8 @@ class Run:
         found = self._results.get(task.each, self._earlier.get(task.each))
         return found if isinstance(found, Items) else None
 
-    def _sources(self, name: str) -> Iterator[tuple[str, str, Ref | Items | None]]:
-        """Yield what feeds a task: the parameter, the task that it comes from, and its result."""
+    def _sources(self, name: str) -> Iterator[tuple[str, str, Ref | Items | Stream | None]]:
+        """Yield what feeds a task: the parameter, the task that it comes from, and its result, or what to read of it."""
         for parameter, upstream in self.plan.inputs[name].items():
             yield parameter, upstream, self._results.get(upstream)
         for parameter, upstream in self.plan.earlier.get(name, {}).items():
@@ -460,8 +446,7 @@ class Run:
 
     def _tries(self, start: Start) -> int:
         """Count the attempts that retries are charged with, up to this one."""
-        free = self._free_of(start.task) if self._live else 0
-        return start.attempt - (free or self._before.free.get((start.task, start.index), 0))
+        return start.attempt - self._free.get((start.task, start.index), 0)
 
     def _may_retry(self, start: Start, outcome: Outcome) -> bool:
         task = self.plan.tasks[start.task]
@@ -525,11 +510,11 @@ class Run:
             return
         old = self._states.get(name, State.PENDING)
         if mapped.stopped is not None:
-            self._finish(name, old, _replaced(mapped.stopped, result=None, duration=mapped.duration))
+            self._finish(name, old, replaced(mapped.stopped, result=None, duration=mapped.duration))
         elif mapped.ended == mapped.count and not mapped.open:
             self._finish(name, old, self._collected(name, mapped))
 
-    def _collected(self, name: str, mapped: _Mapped) -> Outcome:
+    def _collected(self, name: str, mapped: Mapped) -> Outcome:
         items = Items(
             self.run_id,
             name,
@@ -553,19 +538,27 @@ class Run:
                 continue
             self._set_outcome(name, old, outcome)
             for after in self.plan.dependents[name]:
-                reason = self._blocked(after, name, outcome) if outcome.state is not State.SUCCEEDED else ""
-                if self._live and name in self._open_to(after):
-                    ending += self._end_of_stream(name, after, reason, outcome)
-                elif not reason:
-                    self._waits[after] -= 1
-                    if not self._waits[after] and after not in self.outcomes:
-                        self._enable(after)
-                elif after not in self.outcomes:
-                    ending.append((after, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0)))
+                end = self._supplied(after, name, outcome)
+                if end is not None:
+                    ending.append(end)
         if self._failed and self.fail_fast:
-            self._stop(_FAIL_FAST)
+            self._stop(FAIL_FAST)
         if not self._left:
             self._conclude()
+
+    def _supplied(self, name: str, upstream: str, outcome: Outcome) -> tuple[str, State, Outcome] | None:
+        """Have a task start if *upstream*, which has ended, was the last that it needed; return how it ends, if it does."""
+        reason = self._blocked(name, upstream, outcome) if outcome.state is not State.SUCCEEDED else ""
+        if reason:
+            return name, State.PENDING, Outcome(state=State.SKIPPED, reason=reason, attempt=0)
+        self._waits[name] -= 1
+        if not self._waits[name] and name not in self.outcomes:
+            self._enable(name)
+        return None
+
+    def _finish(self, name: str, old: State, outcome: Outcome) -> None:
+        """End a task that has done its own part."""
+        self._end(name, old, outcome)
 
     def _set_outcome(self, name: str, old: State, outcome: Outcome) -> None:
         self.outcomes[name] = outcome
@@ -606,337 +599,23 @@ class Run:
         """Cancel everything that has not started, waits for a retry, or has items that were not taken."""
         self._ready.clear()
         self._held.clear()
+        self._aside.clear()
         for name, mapped in self._mapped.items():
             if name not in self.outcomes and mapped.stopped is None:
                 self._stop_items(name, Outcome(state=State.CANCELLED, reason=reason))
         self._retrying.clear()
         self.retries.clear()
         for name in self.plan.order:
-            state, items = self.task_state(name), self._mapped.get(name)
-            reader = self._live.get(name)
-            is_running = bool(items.inflight) if items is not None else state is State.RUNNING
-            if reader is not None:
-                is_running = bool(reader.running or reader.void)
-            if state.ended or is_running:
-                continue
-            if reader is not None:
-                self._forget_provisional(reader)
-            self._set_outcome(name, state, Outcome(state=State.CANCELLED, reason=reason, attempt=0))
+            state = self.task_state(name)
+            if not (state.ended or self._is_running(name, state)):
+                self._set_outcome(name, state, Outcome(state=State.CANCELLED, reason=reason, attempt=0))
         if not self._left:
             self._conclude()
 
-    # ---------------------------------------------------------------- live streams
-
-    def hear(self, start: Start, message: Message) -> None:
-        """Take in what a job says of the streams that it feeds or reads; nothing happens if its attempt is over."""
-        if isinstance(message, Stored):
-            flow = self._flows.get(start.task)
-            if flow is not None and flow.attempt == start.attempt and not flow.ended:
-                self._tell_readers(flow, flow.store(message.count))
-                self._give_room(flow)
-        elif isinstance(message, Reading | Left):
-            reader = self._live.get(start.task)
-            if reader is not None and start in reader.running and message.task in reader.sources:
-                self._hear_reader(start.task, reader, message)
-
-    def _hear_reader(self, name: str, reader: Reader[Start], message: Reading | Left) -> None:
-        flow = self._flows[message.task]
-        if isinstance(message, Left):
-            flow.leave(name)
-        else:
-            flow.reads(name, message.index, waits=message.waits)
-            if not self._answer(flow, name) and message.waits:
-                for other in reader.sources - {message.task}:
-                    self._flows[other].idles(name, idle=True)
-        self._let_go(reader)
-
-    def _let_go(self, reader: Reader[Start]) -> None:
-        """Give room to the producers that *reader* may have held until now."""
-        for source in reader.sources:
-            self._give_room(self._flows[source])
-
-    def _find_streams(self) -> None:
-        """Find which tasks read the items of which others while these are being made."""
-        tasks = self.plan.tasks
-        left = [name for name in self.plan.order if name not in self._before.outcomes]
-        making = {name for name in left if tasks[name].streams and tasks[name].each is None}
-        self._read_by: dict[str, list[str]] = {}
-        for name in left if making else ():
-            sources = {
-                source for source in set(self.plan.inputs[name].values()) & making if self._reads_live(name, source)
-            }
-            if sources:
-                self.live = True
-                reader = self._live[name] = Reader(sources)
-                self._resume_reader(name, reader)
-                for source in sources:
-                    self._read_by.setdefault(source, []).append(name)
-                    lead = tasks[source].lead
-                    self._flows[source] = Flow(self.run_id, source, LEAD if lead is None else lead)
-
-    def _resume_reader(self, name: str, reader: Reader[Start]) -> None:
-        """Count the attempts of a reader on from those that went before; one that is mapped begins all of them anew."""
-        is_mapped = self.plan.tasks[name].each is not None
-        for (task, _), begun in self._before.begun.items():
-            if task == name:
-                reader.begun = max(reader.begun, begun)
-        reader.free = reader.begun if is_mapped else self._before.free.get((name, None), 0)
-
-    def _reads_live(self, name: str, source: str) -> bool:
-        task = self.plan.tasks[name]
-        if task.each is not None:
-            return task.each == source
-        kinds = [
-            (upstream, stream_kind(task.parameters[parameter].hint))
-            for parameter, upstream in self.plan.inputs[name].items()
-        ]
-        # A plain iterator, read on an event loop, would hold it up until the next item is there.
-        on_loop = task.schema.is_async or any(kind == "async" for _, kind in kinds)
-        wanted = "async" if on_loop else "iterator"
-        return all(kind == wanted for upstream, kind in kinds if upstream == source)
-
-    def _open_to(self, name: str) -> Collection[str]:
-        """Return the producers that *name* reads live and that have not ended for good."""
-        reader = self._live.get(name)
-        return reader.open if reader is not None else ()
-
-    def _free_of(self, name: str) -> int:
-        """Return how many attempts have cost a task no retry."""
+    def _is_running(self, name: str, state: State) -> bool:
+        """Tell whether some job of a task is not home yet."""
         mapped = self._mapped.get(name)
-        if mapped is not None:
-            return mapped.first - 1
-        reader = self._live.get(name)
-        return reader.free if reader is not None else 0
-
-    def _enable_live(self, task: Task, reader: Reader[Start]) -> None:
-        name = task.name
-        if task.each is None:
-            attempt = reader.begun + 1
-            if attempt > 1:
-                self._retrying[name, None] = Start(name, attempt)
-            self._held.append((self._rank[name], attempt, None))
-            return
-        flow = self._flows[task.each]
-        mapped = self._mapped[name] = _Mapped(flow.items, first=reader.begun + 1, is_open=not flow.ended)
-        if mapped.count:
-            self._queue_items(name, mapped, mapped.count)
-        self._settle_items(name)
-
-    def _begin_live(self, start: Start) -> None:
-        name = start.task
-        if name in self._flows:
-            self._flows[name].begin(start.attempt)
-        reader = self._live.get(name)
-        if reader is not None:
-            reader.running.add(start)
-            if start.index is None:
-                reader.begun = start.attempt
-            else:
-                mapped = self._mapped[name]
-                mapped.highest = max(mapped.highest, start.attempt)
-                self._read_on(name, reader)
-
-    def _read_on(self, name: str, reader: Reader[Start]) -> None:
-        """Count the items that a mapped task has begun as read; with none of them running it holds nobody."""
-        mapped = self._mapped.get(name)
-        for source in reader.sources:
-            flow = self._flows[source]
-            if mapped is not None and reader.running:
-                flow.reads(name, mapped.next)
-            else:
-                flow.leave(name)
-            self._give_room(flow)
-
-    def _tell_readers(self, flow: Flow, first: bool) -> None:
-        """Let those who read *flow* have what it has; if it is the *first* of it, they may begin."""
-        for name in self._read_by[flow.task]:
-            if name in self.outcomes:
-                continue
-            if first:
-                self._waits[name] -= 1
-                if not self._waits[name]:
-                    self._enable(name)
-            elif name in self._mapped:
-                self._extend(name, flow)
-            self._answer(flow, name)
-
-    def _extend(self, name: str, flow: Flow) -> None:
-        """Let a mapped task have the items that have come, and know whether there will be others."""
-        mapped = self._mapped[name]
-        further = flow.count - mapped.count
-        if mapped.stopped is None:
-            mapped.items, mapped.count, mapped.open = flow.items, flow.count, not flow.ended
-            mapped.todo = range(flow.count)
-            if further:
-                self._queue_items(name, mapped, further)
-            if flow.ended:
-                self._settle_items(name)
-
-    def _answer(self, flow: Flow, name: str) -> bool:
-        """Tell *name* what it waits for, if that is there."""
-        message = flow.answer(name)
-        if message is None:
-            return False
-        reader = self._live[name]
-        self.says += [(start, message) for start in reader.running]
-        for other in reader.sources - {flow.task}:
-            self._flows[other].idles(name, idle=False)
-        return True
-
-    def _give_room(self, flow: Flow) -> None:
-        room = flow.room()
-        if room is not None:
-            self.says.append((Start(flow.task, flow.attempt), room))
-
-    # What ends, and what comes to nothing.
-
-    def _counts(self, start: Start, reader: Reader[Start], outcome: Outcome) -> bool:
-        """Take in that an attempt of a reader is home; tell whether its outcome counts."""
-        name = start.task
-        if start in reader.running:
-            reader.running.discard(start)
-            self._read_on(name, reader)
-            return True
-        reader.void.discard(start)
-        if outcome.result is not None:
-            self.freed.append(outcome.result)
-        if start.index is not None:
-            self.changes.append(Change(name, start.index, start.attempt, State.RUNNING, State.CANCELLED, None))
-        if not reader.void:
-            self._waits[name] -= 1
-            self._home(name, reader)
-        return False
-
-    def _home(self, name: str, reader: Reader[Start]) -> None:
-        """Have a reader whose work has come to nothing, and of which nothing runs any more, end or begin again."""
-        if reader.fate is not None:
-            self._end(name, State.RETRYING, reader.fate)
-        elif self.stopping:
-            reason = self.reason or _FAIL_FAST
-            self._end(name, State.RETRYING, Outcome(state=State.CANCELLED, reason=reason, attempt=reader.begun))
-        elif not self._waits[name]:
-            self._enable(name)
-
-    def _flowed(self, start: Start, outcome: Outcome) -> Outcome:
-        """Take in that an attempt of a producer has ended; return how it has."""
-        flow = self._flows[start.task]
-        if flow.enough and outcome.state is not State.SUCCEEDED and not self.stopping:
-            result = outcome.result if isinstance(outcome.result, Items) else flow.items
-            outcome = _replaced(outcome, state=State.SUCCEEDED, result=result, error=None, traceback="", events=())
-        if outcome.state is State.SUCCEEDED:
-            count = outcome.result.count if isinstance(outcome.result, Items) else flow.count
-            self._tell_readers(flow, flow.end(count))
-        else:
-            self._lose(start.task)
-        return outcome
-
-    def _lose(self, name: str) -> None:
-        """Have all that has read the current attempt of a producer come to nothing, and what has read that, too."""
-        losing = [name]
-        for name in losing:  # which grows meanwhile
-            flow = self._flows.get(name)
-            if flow is None:
-                continue
-            had_begun = flow.flows
-            flow.begin(0)
-            for after in self._read_by[name] if had_begun else ():
-                if after not in self.outcomes:
-                    self._waits[after] += 1
-                    self._begin_again(after, self._live[after])
-                    losing.append(after)
-
-    def _begin_again(self, name: str, reader: Reader[Start]) -> None:
-        """Take back a reader, wherever it is, so that it begins again when it can; that costs it no retry."""
-        self._forget_provisional(reader)
-        mapped = self._mapped.pop(name, None)
-        if mapped is not None:
-            self._forget_items(name, mapped, reader)
-        self._retrying.pop((name, None), None)
-        rank = self._rank[name]
-        self._held = [entry for entry in self._held if entry[0] != rank]
-        self._ready = [entry for entry in self._ready if entry[0] != rank]
-        heapify(self._ready)
-        reader.free = reader.begun
-        if self._states.get(name) is State.RUNNING:  # known before its producer can end: what it did is never resumed
-            why = Outcome(state=State.CANCELLED, reason=_LOST, attempt=reader.begun)
-            self._states[name] = State.RETRYING
-            self.changes.append(Change(name, None, reader.begun, State.RUNNING, State.RETRYING, why))
-        for source in reader.sources:
-            self._flows[source].leave(name)
-            self._give_room(self._flows[source])
-        if reader.running:
-            self._waits[name] += 1  # until they are home
-            self.void += reader.running
-            reader.void |= reader.running
-            reader.running.clear()
-        elif not reader.void and self._states.get(name) is State.RETRYING:
-            self._home(name, reader)
-
-    def _forget_items(self, name: str, mapped: _Mapped, reader: Reader[Start]) -> None:
-        if mapped.next:
-            reader.begun = mapped.highest
-            left = frozenset({*mapped.failed, *(start.index for start in reader.running if start.index is not None)})
-            made = Items(self.run_id, name, mapped.next, mapped.first, dict(mapped.attempts), left)
-            if len(made):
-                self.freed.append(made)
-        if mapped.stopped is None:
-            self._items_left -= max(0, mapped.left - 1)
-            for key in [key for key in self._retrying if key[0] == name]:
-                waiting = self._retrying.pop(key)
-                change = Change(name, waiting.index, waiting.attempt - 1, State.RETRYING, State.CANCELLED, None)
-                self.changes.append(change)
-
-    def _forget_provisional(self, reader: Reader[Start]) -> None:
-        if reader.provisional is not None and reader.provisional.result is not None:
-            self.freed.append(reader.provisional.result)
-        reader.provisional = None
-
-    def _finish(self, name: str, old: State, outcome: Outcome) -> None:
-        """End a task; one that has read what is not certain yet, when that is."""
-        reader = self._live.get(name)
-        if reader is None or not reader.open:
-            self._end(name, old, outcome)
-            return
-        reader.provisional = outcome
-        for source in reader.open:
-            self._stop_unread(source)
-
-    def _stop_unread(self, name: str) -> None:
-        """Tell a producer that it is enough, if all that take its items have ended well, but for it."""
-        flow = self._flows[name]
-        if flow.ended or flow.enough or not flow.attempt or self.plan.tasks[name].drain:
-            return
-        for after in self.plan.dependents[name]:
-            if name in self.plan.inputs[after].values():
-                reader = self._live.get(after)
-                if reader is None or reader.open != {name} or reader.provisional is None:
-                    return
-                if reader.provisional.state is not State.SUCCEEDED:
-                    return
-        flow.enough = True
-        self.says.append((Start(name, flow.attempt), Enough()))
-
-    def _end_of_stream(self, name: str, after: str, reason: str, outcome: Outcome) -> list[tuple[str, State, Outcome]]:
-        """Say what the end of a producer decides for *after*, which reads it live: the tasks that end with it."""
-        reader = self._live[after]
-        reader.open.discard(name)
-        state = self._states.get(after, State.PENDING)
-        if after in self.outcomes:
-            return []
-        if outcome.state is State.SUCCEEDED:
-            for other in reader.open:
-                self._stop_unread(other)
-            return [(after, state, reader.provisional)] if reader.provisional and not reader.open else []
-        if not reason:
-            self._waits[after] -= 1
-            if not self._waits[after]:
-                self._enable(after)
-            return []
-        skipped = Outcome(state=State.SKIPPED, reason=reason, attempt=0)
-        if reader.void:
-            reader.fate = skipped
-            return []
-        return [(after, state, skipped)]
+        return bool(mapped.inflight) if mapped is not None else state is State.RUNNING
 
     def _conclude(self) -> None:
         self.state = State.CANCELLED if self._cancelled else State.FAILED if self._failed else State.SUCCEEDED
@@ -946,8 +625,7 @@ def _is_async_stream(source: Ref | Stream) -> bool:
     return type(source) is Stream and source.how == "async"
 
 
-_LOST = "the attempt whose items it read has failed"
-_FAIL_FAST = "another task failed, and the run is to fail fast"
+FAIL_FAST = "another task failed, and the run is to fail fast"
 _ITEMS = -1  # in the heap: the next item of a mapped task, whichever it is then
 _FAILED = frozenset({State.FAILED, State.TIMED_OUT})
 _NOT_RUN = frozenset({State.SKIPPED, State.CANCELLED})
@@ -960,5 +638,6 @@ def _matches(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bo
     return isinstance(error, kinds)
 
 
-def _replaced(outcome: Outcome, **fields: Any) -> Outcome:
+def replaced(outcome: Outcome, **fields: Any) -> Outcome:
+    """Return *outcome* with other *fields*."""
     return Outcome(**{**{name: getattr(outcome, name) for name in outcome.__struct_fields__}, **fields})

@@ -137,18 +137,20 @@ class Reader(Generic[S]):
 
     ``open`` are the producers that have not ended for good, ``begun`` is its last attempt,
     and ``free`` says how many of its attempts cost it no retry: their producer's attempt
-    had failed.  ``running`` are its attempts that count, ``void`` those that do not
+    had failed.  ``running`` are its attempts that count, ``reading`` the items of a mapped task
+    among them whose code has begun, ``void`` those that do not
     any more and are not home yet.  ``provisional`` is the outcome that counts once nothing is
     open; ``fate`` how it ends when what is void is home.
     """
 
-    __slots__ = ("begun", "fate", "free", "open", "provisional", "running", "sources", "void")
+    __slots__ = ("begun", "fate", "free", "open", "provisional", "reading", "running", "sources", "void")
 
     def __init__(self, sources: set[str]) -> None:
         self.sources = frozenset(sources)
         self.open = sources
         self.begun = self.free = 0
         self.running: set[S] = set()
+        self.reading: set[S] = set()
         self.void: set[S] = set()
         self.provisional: Outcome | None = None
         self.fate: Outcome | None = None

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[^\W\d]\w*([.\-]\w+)*\Z")
 _LONGEST_NAME = 200
 _SETTINGS = (
     "name", "tags", "dependencies", "description", "max_retries", "retry_delay", "backoff", "max_delay", "jitter",
-    "retry_on", "timeout", "fail_safe", "stream_output", "lead", "drain", "each", "inputs", "version",
+    "retry_on", "timeout", "fail_safe", "stream_output", "lead", "drain", "priority", "each", "inputs", "version",
 )  # fmt: skip
 
 
@@ -64,6 +64,7 @@ class Task:
         "max_delay",
         "max_retries",
         "name",
+        "priority",
         "retry_delay",
         "retry_on",
         "stream_output",
@@ -88,6 +89,7 @@ class Task:
     stream_output: bool | None
     lead: int | None
     drain: bool
+    priority: int
     each: str | None
     inputs: Mapping[str, str]
     version: str
@@ -258,6 +260,7 @@ class Registry(Mapping[str, Task]):
         stream_output: bool | None = None,
         lead: int | None = None,
         drain: bool = False,
+        priority: int = 0,
         each: str | Callable[..., Any] | None = None,
         inputs: Mapping[str, str | Callable[..., Any]] | None = None,
         version: str = "",
@@ -281,6 +284,7 @@ class Registry(Mapping[str, Task]):
         :param stream_output: whether the items of its output are stored one by one; by default a generator's are.
         :param lead: how many items it may be ahead of a running task that reads them as they come; by default 64.
         :param drain: whether it runs to its end though every task that reads its items has ended before.
+        :param priority: of the tasks that are ready, one with a higher number starts first.
         :param each: the streaming task over whose items this one is mapped: one job an item, and the parameter that
             its stream would go to receives the item.
         :param inputs: which task's result a parameter receives, where the names differ.
@@ -408,6 +412,7 @@ class _Check:
             "stream_output": None if stream is None else self.flag("stream_output", stream),
             "lead": None if given.get("lead") is None else self.count("lead", given["lead"], 1),
             "drain": self.flag("drain", given.get("drain", False)),
+            "priority": self.whole("priority", given.get("priority", 0)),
             "each": None if given.get("each") is None else self.task("each", given["each"]),
             "inputs": self.inputs(given.get("inputs")),
             "version": self.text("version", given.get("version", "")),
@@ -477,6 +482,11 @@ class _Check:
     def count(self, argument: str, value: object, least: int = 0) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.fault(argument, value, f"a whole number, {least} or more")
+        return value
+
+    def whole(self, argument: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fault(argument, value, "a whole number")
         return value
 
     def flag(self, argument: str, value: object) -> bool:

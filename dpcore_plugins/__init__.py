@@ -72,7 +72,7 @@ _EXECUTORS = (
         name="multiprocess",
         target="dpcore_plugins.executors.multiprocess:MultiprocessExecutor",
         summary="jobs on worker processes of this machine",
-        capabilities=frozenset({"isolates", "kills"}),
+        capabilities=frozenset({"isolates", "kills", "streams"}),
     ),
 )
 

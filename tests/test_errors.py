@@ -221,6 +221,16 @@ EXAMPLES = [
         "the worker process of task 't' exited with code 7",
     ),
     (
+        errors.ExecutorLeftError("t"),
+        RuntimeError,
+        "task 't' was not run: the executor was left before its turn came",
+    ),
+    (
+        errors.ExecutorLeftError("t", has_begun=True),
+        RuntimeError,
+        "task 't' was stopped: the executor was left while it ran",
+    ),
+    (
         errors.WorkersNotStartedError("ImportError: no module named 'dpcore'"),
         RuntimeError,
         "no worker process can be started: ImportError: no module named 'dpcore'",

@@ -1,7 +1,9 @@
-"""Tasks that read a stream while it is made, through an app: on threads and on the event loop, asyncio and trio."""
+"""Tasks that read a stream while it is made, through an app: on threads and worker processes, asyncio and trio."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,7 +11,8 @@ import anyio
 import pytest
 
 from dpcore import App, Outcome, State, current_job
-from dpcore_plugins import ThreadsExecutor
+from dpcore_plugins import MemoryIO, MultiprocessExecutor, ThreadsExecutor
+from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
 
@@ -19,18 +22,33 @@ def anyio_backend(request):
     return request.param
 
 
-async def result_of(tasks, plugins, *, slots: int = 4, check: bool = True, **arguments):
-    with anyio.fail_after(20):
-        async with App(tasks, executor=ThreadsExecutor(slots=slots), plugins=plugins) as app:
+@pytest.fixture(params=["threads", "multiprocess"])
+def executor(request):
+    """Make an executor with so many places."""
+    if request.param == "threads":
+        return lambda slots=4: ThreadsExecutor(slots=slots)
+    return lambda slots=4: MultiprocessExecutor(workers=slots)
+
+
+@pytest.fixture
+def flag(tmp_path):
+    """Make a flag."""
+    names = map(str, range(9))
+    return lambda: Flag(tmp_path / next(names))
+
+
+async def result_of(tasks, plugins, executor, *, check: bool = True, **arguments):
+    with anyio.fail_after(30):
+        async with App(tasks, executor=executor, plugins=plugins) as app:
             return await app.run(check=check, **arguments)
 
 
 # ---------------------------------------------------------------- items come while they are made (D-X7)
 
 
-async def test_the_first_item_is_read_while_the_producer_still_runs(tasks, plugins):
+async def test_the_first_item_is_read_while_the_producer_still_runs(tasks, plugins, executor, flag):
     """The producer does not go on before its first item has been read."""
-    read = threading.Event()
+    read = flag()
 
     @tasks.task
     def days() -> Iterator[int]:
@@ -46,16 +64,16 @@ async def test_the_first_item_is_read_while_the_producer_still_runs(tasks, plugi
             read.set()
         return found
 
-    assert (await result_of(tasks, plugins))["total"] == [1, 2]
+    assert (await result_of(tasks, plugins, executor()))["total"] == [1, 2]
 
 
-async def test_coroutine_functions_read_and_make_streams_as_they_come(tasks, plugins):
-    read = anyio.Event()
+async def test_coroutine_functions_read_and_make_streams_as_they_come(tasks, plugins, executor, flag):
+    read = flag()
 
     @tasks.task
     async def days() -> AsyncIterator[int]:
         yield 1
-        await read.wait()
+        await read.up()
         yield 2
 
     @tasks.task
@@ -71,11 +89,11 @@ async def test_coroutine_functions_read_and_make_streams_as_they_come(tasks, plu
             read.set()
         return found
 
-    assert (await result_of(tasks, plugins))["total"] == [2, 4]
+    assert (await result_of(tasks, plugins, executor()))["total"] == [2, 4]
 
 
-async def test_the_first_item_is_mapped_while_the_producer_still_runs(tasks, plugins):
-    mapped = threading.Event()
+async def test_the_first_item_is_mapped_while_the_producer_still_runs(tasks, plugins, executor, flag):
+    mapped = flag()
 
     @tasks.task
     def days() -> Iterator[int]:
@@ -88,11 +106,11 @@ async def test_the_first_item_is_mapped_while_the_producer_still_runs(tasks, plu
         mapped.set()
         return day * 10
 
-    assert (await result_of(tasks, plugins))["load"] == [10, 20, 30]
+    assert (await result_of(tasks, plugins, executor()))["load"] == [10, 20, 30]
 
 
 @pytest.mark.parametrize("each", [False, True])
-async def test_an_empty_stream_ends(tasks, plugins, each):
+async def test_an_empty_stream_ends(tasks, plugins, executor, each):
     """D-X6."""
 
     @tasks.task
@@ -107,11 +125,11 @@ async def test_an_empty_stream_ends(tasks, plugins, each):
         def read(days: Iterator[int]) -> list[int]:
             return [*days]
 
-    assert (await result_of(tasks, plugins))["read"] == []
+    assert (await result_of(tasks, plugins, executor()))["read"] == []
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 16])
-async def test_a_chain_of_ten_streams_ends_on_any_number_of_slots(tasks, plugins, slots):
+async def test_a_chain_of_ten_streams_ends_on_any_number_of_slots(tasks, plugins, executor, slots):
     @tasks.task(lead=2)
     def t0() -> Iterator[int]:
         yield from range(100)
@@ -123,12 +141,27 @@ async def test_a_chain_of_ten_streams_ends_on_any_number_of_slots(tasks, plugins
             for item in items:
                 yield item + 1
 
-    result = await result_of(tasks, plugins, slots=slots)
+    result = await result_of(tasks, plugins, executor(slots))
     assert result["t9"] == [*range(9, 109)]
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_items_that_wait_for_a_place_hold_nobody(tasks, plugins, executor, slots):
+    """Also where an executor is given more jobs than it runs at once."""
+
+    @tasks.task(lead=2)
+    def days() -> Iterator[int]:
+        yield from range(100)
+
+    tasks.task(name="load", each="days")(lambda days: days + 1)
+    for number in range(5):
+        tasks.task(name=f"other{number}")(lambda: None)
+
+    assert (await result_of(tasks, plugins, executor(slots)))["load"] == [*range(1, 101)]
+
+
 @pytest.mark.parametrize("slots", [1, 2, 3])
-async def test_two_streams_that_are_read_one_after_the_other_bring_nothing_to_a_stop(tasks, plugins, slots):
+async def test_two_streams_that_are_read_one_after_the_other_bring_nothing_to_a_stop(tasks, plugins, executor, slots):
     @tasks.task(lead=1)
     def days() -> Iterator[int]:
         yield from range(50)
@@ -142,27 +175,29 @@ async def test_two_streams_that_are_read_one_after_the_other_bring_nothing_to_a_
     def both(days: Iterator[int], doubled: Iterator[int]) -> int:
         return sum(doubled) - sum(days)
 
-    assert (await result_of(tasks, plugins, slots=slots))["both"] == sum(range(50))
+    assert (await result_of(tasks, plugins, executor(slots)))["both"] == sum(range(50))
 
 
 # ---------------------------------------------------------------- the lead
 
 
-async def test_a_producer_waits_for_a_reader_that_is_slower(tasks, plugins):
-    made, ahead = [], []
+async def test_a_producer_waits_for_a_reader_that_is_slower(tasks, plugins, executor, tmp_path):
+    made = tmp_path / "made"
+    made.touch()
 
     @tasks.task(lead=4)
     def days() -> Iterator[int]:
         for day in range(200):
-            made.append(day)
+            with made.open("a") as file:
+                file.write(".")
             yield day
 
     @tasks.task
-    def total(days: Iterator[int]) -> int:
-        ahead.extend(len(made) - day for day in days)
-        return len(ahead)
+    def total(days: Iterator[int]) -> list[int]:
+        return [made.stat().st_size - day for day in days]
 
-    assert (await result_of(tasks, plugins))["total"] == 200
+    ahead = (await result_of(tasks, plugins, executor()))["total"]
+    assert len(ahead) == 200
     # What it had made when the reader began does not count: nobody read.
     began = next(at for at, number in enumerate(ahead) if number <= 12)
     assert max(ahead[began:]) <= 12, "twice the lead, and what is on its way"
@@ -171,9 +206,9 @@ async def test_a_producer_waits_for_a_reader_that_is_slower(tasks, plugins):
 # ---------------------------------------------------------------- attempts
 
 
-async def test_no_result_is_made_of_the_items_of_two_attempts(tasks, plugins):
+async def test_no_result_is_made_of_the_items_of_two_attempts(tasks, plugins, executor, flag):
     """D-X7: what had been read of the attempt that failed is forgotten, and its items are."""
-    begun = threading.Event()
+    begun = flag()
 
     @tasks.task(max_retries=1)
     def days() -> Iterator[str]:
@@ -193,15 +228,46 @@ async def test_no_result_is_made_of_the_items_of_two_attempts(tasks, plugins):
         return found
 
     with anyio.fail_after(20):
-        async with App(tasks, executor=ThreadsExecutor(slots=4), plugins=plugins) as app:
+        async with App(tasks, executor=executor(), plugins=plugins) as app:
             result = await app.run()
             stored = (await app.io()).list(result.run_id)
     assert result["total"] == ["2a", "2b"]
     assert sorted(str(ref).partition("/")[2] for ref in stored) == ["days/2-00000000", "days/2-00000001", "total/2"]
 
 
-async def test_readers_of_a_producer_that_fails_for_good_are_skipped_and_none_hangs(tasks, plugins):
-    begun = threading.Event()
+async def test_who_reads_begins_again_when_the_worker_of_its_producer_is_killed(tasks, plugins, tmp_path, flag):
+    begun = flag()
+
+    @tasks.task(max_retries=1)
+    def days() -> Iterator[str]:
+        attempt = current_job().attempt
+        yield f"{attempt}a"
+        if attempt == 1:
+            (tmp_path / "pid").write_text(str(os.getpid()))
+            assert begun.wait(10)
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield f"{attempt}b"
+
+    @tasks.task
+    def total(days: Iterator[str]) -> list[object]:
+        found: list[object] = []
+        for day in days:
+            found.append(day)
+            begun.set()
+        return [*found, current_job().attempt]
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=MultiprocessExecutor(workers=2), plugins=plugins) as app:
+            result = await app.run()
+            record = await app.history(result.run_id)
+    assert result["total"][:2] == ["2a", "2b"]
+    assert result.outcomes["days"].attempt == 2
+    errors = [one.error for one in record.changes if one.task == "days" and one.error]
+    assert errors == ["WorkerLostError: the worker process of task 'days' was killed by SIGKILL"]
+
+
+async def test_readers_of_a_producer_that_fails_for_good_are_skipped_and_none_hangs(tasks, plugins, executor, flag):
+    begun = flag()
 
     @tasks.task
     def days() -> Iterator[int]:
@@ -220,14 +286,14 @@ async def test_readers_of_a_producer_that_fails_for_good_are_skipped_and_none_ha
         return 1
 
     tasks.task(name="load", each="days")(lambda days: days)
-    outcomes = (await result_of(tasks, plugins, check=False)).outcomes
+    outcomes = (await result_of(tasks, plugins, executor(), check=False)).outcomes
     assert {name: str(outcome.state) for name, outcome in outcomes.items()} == {
         "days": "failed", "doubled": "skipped", "load": "skipped", "total": "skipped",
     }  # fmt: skip
 
 
-async def test_a_reader_that_fails_reads_the_same_items_again(tasks, plugins):
-    failed = threading.Event()
+async def test_a_reader_that_fails_reads_the_same_items_again(tasks, plugins, executor, flag):
+    failed = flag()
 
     @tasks.task
     def days() -> Iterator[int]:
@@ -243,14 +309,16 @@ async def test_a_reader_that_fails_reads_the_same_items_again(tasks, plugins):
             raise ValueError("no")
         return first + sum(days)
 
-    assert (await result_of(tasks, plugins))["total"] == 3
+    assert (await result_of(tasks, plugins, executor()))["total"] == 3
 
 
 # ---------------------------------------------------------------- early returns
 
 
-async def test_a_producer_whose_readers_have_all_returned_early_is_stopped_and_has_succeeded(tasks, plugins):
-    closed = threading.Event()
+async def test_a_producer_whose_readers_have_all_returned_early_is_stopped_and_has_succeeded(
+    tasks, plugins, executor, flag
+):
+    closed = flag()
 
     @tasks.task
     def days() -> Iterator[int]:
@@ -280,14 +348,63 @@ async def test_a_producer_whose_readers_have_all_returned_early_is_stopped_and_h
         async for day in days:
             yield 2 * day
 
-    result = await result_of(tasks, plugins)
+    result = await result_of(tasks, plugins, executor())
     assert (result["first"], result["third"]) == (0, 4)
     assert {outcome.state for outcome in result.outcomes.values()} == {State.SUCCEEDED}
     assert closed.is_set()
 
 
-async def test_one_that_drains_runs_to_its_end(tasks, plugins):
-    read = threading.Event()
+async def test_one_that_would_make_no_further_item_is_stopped_too_and_has_succeeded(tasks, plugins):
+    """It hears only where it makes an item, so it is given up after a second; on a thread its code runs on."""
+    ended = threading.Event()
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        yield from range(3)
+        assert ended.wait(30)
+
+    @tasks.task
+    def first(days: Iterator[int]) -> int:
+        return next(days)
+
+    with anyio.fail_after(20):
+        async with App(tasks, executor="threads", io=(io := MemoryIO()), plugins=plugins) as app:
+            result = await app.run()
+            ended.set()
+    assert result["first"] == 0
+    assert result.outcomes["days"].state is State.SUCCEEDED
+    assert result.outcomes["days"].still_running
+    assert {ref.task for ref in io.list(result.run_id)} == {"days", "first"}
+    assert [io.load(ref) for ref in io.list(result.run_id, "days")] == [*result["days"]]
+    assert result.state is State.SUCCEEDED
+
+
+async def test_a_coroutine_that_would_make_no_further_item_is_cancelled(tasks, plugins):
+    cancelled = anyio.Event()
+
+    @tasks.task
+    async def days() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            cancelled.set()
+            raise
+
+    @tasks.task
+    async def first(days: AsyncIterator[int]) -> int:
+        async for day in days:
+            return day
+        return 0
+
+    result = await result_of(tasks, plugins, ThreadsExecutor())
+    assert (result["first"], [*result["days"]]) == (1, [1])
+    assert cancelled.is_set()
+    assert not result.outcomes["days"].still_running
+
+
+async def test_one_that_drains_runs_to_its_end(tasks, plugins, executor, flag):
+    read = flag()
 
     @tasks.task(drain=True)
     def days() -> Iterator[int]:
@@ -300,7 +417,7 @@ async def test_one_that_drains_runs_to_its_end(tasks, plugins):
         read.set()
         return next(days)
 
-    result = await result_of(tasks, plugins)
+    result = await result_of(tasks, plugins, executor())
     assert (result["first"], len(result["days"])) == (0, 300)
 
 
@@ -308,8 +425,8 @@ async def test_one_that_drains_runs_to_its_end(tasks, plugins):
 
 
 @pytest.mark.parametrize("why", ["cancelled", "timed out"])
-async def test_jobs_that_wait_for_each_other_are_stopped_and_leave_no_thread(tasks, plugins, why):
-    asked = threading.Event()
+async def test_jobs_that_wait_for_each_other_are_stopped_and_leave_no_thread(tasks, plugins, executor, why, flag):
+    asked, cleaned = flag(), flag()
     before = {*threading.enumerate()}
 
     @tasks.task(timeout=0.2 if why == "timed out" else None)
@@ -321,21 +438,24 @@ async def test_jobs_that_wait_for_each_other_are_stopped_and_leave_no_thread(tas
     def total(days: Iterator[int]) -> int:
         next(days)
         asked.set()
-        return sum(days)
+        try:
+            return sum(days)
+        finally:
+            cleaned.set()
 
     with anyio.fail_after(20):
-        async with App(tasks, executor="threads", plugins=plugins) as app, anyio.create_task_group() as group:
+        async with App(tasks, executor=executor(), plugins=plugins) as app, anyio.create_task_group() as group:
 
             async def cancel() -> None:
-                while not asked.is_set():
-                    await anyio.sleep(0.001)
-                if why == "cancelled":
-                    app.cancel("r1")
+                await asked.up()
+                app.cancel("r1")
 
-            group.start_soon(cancel)
+            if why == "cancelled":
+                group.start_soon(cancel)
             outcomes: dict[str, Outcome] = dict((await app.run(run_id="r1", check=False)).outcomes)
     assert outcomes["days"].state is (State.CANCELLED if why == "cancelled" else State.TIMED_OUT)
     assert outcomes["total"].state in (State.CANCELLED, State.SKIPPED)
+    assert why == "timed out" or cleaned.wait(), "who waits for an item hears that it is to end"
     for thread in {*threading.enumerate()} - before:
         if thread.name.startswith("threads-"):  # trio keeps threads of its own
             thread.join(10)

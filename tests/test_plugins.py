@@ -665,6 +665,50 @@ def test_hooks_started_and_stopping_go_in_order_and_back():
     assert log == [("started", "a", "app"), ("started", "b", "app"), ("stopping", "b"), ("stopping", "a")]
 
 
+def test_hooks_worker_started_and_worker_stopping_go_in_order_and_back_and_fail_for_themselves(caplog):
+    log = []
+
+    class Working:
+        def __init__(self, name):
+            self.name = name
+
+        def dpcore_worker_started(self, worker):
+            log.append((worker, self.name))
+            raise ZeroDivisionError
+
+        def dpcore_worker_stopping(self, worker):
+            log.append((worker, self.name))
+
+    plugins = alone(Working("a"), Working("b"))
+    plugins.live("dpcore_worker_started", 1)
+    plugins.live("dpcore_worker_stopping", 1)
+    assert log == [(1, "a"), (1, "b"), (1, "b"), (1, "a")]
+    assert "plugin 'Working' failed in dpcore_worker_started" in caplog.text
+
+
+def test_plugins_that_were_pickled_are_the_same_and_are_imported_when_they_are_called():
+    plugins = Plugins(LoudPlugin(), block=["nobody"], installed=False)
+    arrived = pickle.loads(pickle.dumps(plugins))
+    assert arrived.installed == plugins.installed
+    assert {kind: arrived.offers(kind) for kind in KINDS} == {kind: plugins.offers(kind) for kind in KINDS}
+    assert arrived.load("broker", "loud") is Loud
+    later = arrived.register(offering(Provider(name="later", target=Loud)))
+    assert [offer.qualified for offer in arrived.offers("broker")] == [
+        *(offer.qualified for offer in plugins.offers("broker")),
+        f"later@{later}",
+    ]
+
+
+def test_a_plugin_that_does_not_pickle_still_has_its_offers_and_is_missed_when_it_is_called(caplog):
+    plugin = types.SimpleNamespace(dpcore_brokers=lambda: [Provider(name="lambda", target=Loud)])
+    arrived = pickle.loads(pickle.dumps(alone(plugin)))
+    assert arrived.load("broker", "lambda") is Loud
+    arrived.register(LoudPlugin())
+    with pytest.raises(AdapterNotFoundError, match="these plugins are broken and might offer it: SimpleNamespace"):
+        arrived.load("broker", "lambda")
+    assert "plugin 'SimpleNamespace' is not to be had in this process: PluginError" in caplog.text
+
+
 def test_a_start_that_fails_is_raised_and_a_stop_that_fails_is_logged(caplog):
     log = []
     plugins = alone(Living("a", log), Living("b", log, fails=True), Living("c", log))

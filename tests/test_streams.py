@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 import dpcore
 from dpcore import Items, Outcome, Ref, State, plan
 from dpcore.jobs import Enough, Left, Reading, Room, Stored, Stream, There
+from dpcore.live import LiveRun
 from dpcore.runs import Run, Start
 from tests.test_runs import NoIO, Rules, check_changes, failed, programs, registry_of, settle, succeeded
 
 
-def live(plan, **arguments) -> Run:
-    return Run(plan, "r1", io=NoIO(), live=True, **arguments)
+def live(plan, **arguments) -> LiveRun:
+    return LiveRun(plan, "r1", io=NoIO(), **arguments)
 
 
 def tell(run: Run, start: Start, message) -> list:

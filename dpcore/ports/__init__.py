@@ -29,6 +29,7 @@ _HOMES = {
     "RunStore": "runstore",
     "Subscription": "subscription",
     "Tally": "queue",
+    "WorkerInfo": "platform",
 }
 
 __all__ = tuple(_HOMES)

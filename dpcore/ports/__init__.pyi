@@ -3,6 +3,7 @@ from dpcore.ports.broker import Broker as Broker
 from dpcore.ports.executor import Executor as Executor
 from dpcore.ports.executor import Line as Line
 from dpcore.ports.io import IOManager as IOManager
+from dpcore.ports.platform import WorkerInfo as WorkerInfo
 from dpcore.ports.queue import Queue as Queue
 from dpcore.ports.queue import Tally as Tally
 from dpcore.ports.runstore import Lease as Lease
@@ -24,4 +25,5 @@ __all__ = (
     "RunStore",
     "Subscription",
     "Tally",
+    "WorkerInfo",
 )

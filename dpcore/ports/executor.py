@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from types import TracebackType
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from dpcore.events import Event
 from dpcore.jobs import Job, Message, Outcome
@@ -19,6 +19,9 @@ class Line(Protocol):
     @property
     def over(self) -> bool:
         """Whether nobody waits for the job any more: it was given up, and what it still makes is not stored."""
+
+    output: str
+    """What a job that was cancelled had printed, set by an executor that knows it before ``run`` ends."""
 
     def started(self) -> None:
         """Say that the job's code begins now: state ``running`` and its timeout count from here.
@@ -66,6 +69,11 @@ class Executor(Adapter):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    plugins: Any = None
+    """The plugins of the app that has it, set by the app.  They pickle: an executor with processes of its own has
+    ``plugins.live("dpcore_worker_started", WorkerInfo(...))`` called in each of them before the first job, and
+    ``dpcore_worker_stopping`` after the last; nothing is looked for there."""
+
     tells: bool = False
     """Whether it has ever said of a job that it begins; set by the runner."""
 

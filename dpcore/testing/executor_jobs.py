@@ -64,6 +64,7 @@ class Recorder:
     """The runner's side of one job, which only remembers what it was told."""
 
     def __init__(self) -> None:
+        self.output = ""
         self.times = 0
         self.over = False
         self.ended = False

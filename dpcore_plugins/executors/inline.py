@@ -18,7 +18,9 @@ class InlineExecutor(Executor):
     else costs more than they do.  A plain function blocks the event loop while it
     runs and cannot be stopped, and until it has ended it is not recorded that it had
     begun; a coroutine function can be stopped, and is recorded.  Several runs of one app
-    take turns, job by job.
+    take turns, job by job.  No stream is read while it is made, since who reads it would
+    have to run beside who makes it: a task that reads one waits for its end, and so does one
+    that is mapped over it, and a producer whose readers return early runs to its end.
     """
 
     def __init__(self) -> None:

@@ -52,8 +52,8 @@ def touch(folder: str, name: str) -> None:
 
 def stay(folder: str) -> None:
     """Stay for ever, and clean up when told to end."""
-    touch(folder, f"{os.getpid()}.begun")
     try:
+        touch(folder, f"{os.getpid()}.begun")
         while True:
             time.sleep(60)
     finally:
@@ -80,9 +80,9 @@ def stay_in_c(folder: str) -> None:
 
 
 def stay_in_spite_of_all(folder: str) -> None:
-    touch(folder, f"{os.getpid()}.begun")
     while True:
         try:
+            touch(folder, f"{os.getpid()}.begun")
             while True:
                 time.sleep(60)
         except BaseException:  # noqa: BLE001
@@ -146,3 +146,30 @@ def log_some() -> None:
 def count_up(folder: str, name: str) -> None:
     with (Path(folder) / f"{name}.count").open("a") as file:
         file.write("x")
+
+
+def variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def modules() -> list[str]:
+    return [*sys.modules]
+
+
+def print_and_stay(said) -> None:
+    print("at row 7")
+    said.set()
+    time.sleep(60)
+
+
+def take_all_memory() -> int:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, before[1]))
+    try:
+        return len(bytearray(1 << 40))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def does_not_pickle() -> object:
+    return threading.Lock()

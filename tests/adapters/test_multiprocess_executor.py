@@ -15,14 +15,15 @@ import anyio
 import pytest
 import sniffio
 
-from dpcore import App, Job, State
-from dpcore.errors import TaskTimeoutError, WorkerLostError, WorkersNotStartedError
+from dpcore import App, Job, Plugins, State
+from dpcore.errors import ExecutorLeftError, ResultNotStoredError, TaskTimeoutError, WorkerLostError
 from dpcore.jobs import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
 from dpcore_plugins.executors.multiprocess.machine import cores
-from tests.adapters import dying
+from tests.adapters import dying, worker_plugin
+from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
 BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
@@ -211,6 +212,42 @@ async def test_a_timeout_stops_whatever_runs(tasks, plugins, tmp_path, call):
 
 
 @BOTH
+@pytest.mark.parametrize("why", ["cancelled", "timed out"])
+async def test_what_a_job_had_printed_before_it_was_stopped_is_kept(tasks, plugins, tmp_path, why):
+    said = Flag(tmp_path / "said")
+    tasks.task(name="stays", timeout=0.5 if why == "timed out" else None)(partial(dying.print_and_stay, said))
+
+    async with App(tasks, executor="multiprocess?workers=1&grace=0.2", plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+
+                async def cancel() -> None:
+                    await said.up()
+                    app.cancel("r1")
+
+                if why == "cancelled":
+                    group.start_soon(cancel)
+                result = await app.run(run_id="r1", check=False)
+    outcome = result.outcomes["stays"]
+    assert str(outcome.state).replace("_", " ") == why
+    assert outcome.output == "at row 7\n"
+
+
+@BOTH
+async def test_want_of_memory_is_a_failure_like_any_other(bench):
+    outcome = await bench.outcome(dying.take_all_memory)
+    assert isinstance(outcome.error, MemoryError)
+    assert await bench.value(dying.pid) == int(outcome.worker.partition("/")[0])
+
+
+@BOTH
+async def test_a_result_that_does_not_pickle_is_a_failure_that_says_so(bench):
+    outcome = await bench.outcome(dying.does_not_pickle)
+    assert isinstance(outcome.error, ResultNotStoredError)
+    assert "lock" in str(outcome.error)
+
+
+@BOTH
 async def test_code_that_is_stopped_cleans_up_first(bench):
     await cancelled(bench, dying.stay)
     assert [*bench.folder.glob("*.cleaned")]
@@ -250,16 +287,19 @@ async def test_leaving_it_stops_what_runs(anyio_backend, tmp_path):
 
             async def stay() -> None:
                 try:
-                    outcomes.append((await bench.outcome(dying.stay, folder=str(tmp_path))).state)
-                except WorkersNotStartedError as error:
+                    outcomes.append(str((await bench.outcome(dying.stay, folder=str(tmp_path))).error))
+                except ExecutorLeftError as error:
                     outcomes.append(str(error))
 
             for _ in range(3):
                 group.start_soon(stay)
             pids = await bench.begun(2)
     assert not any(map(lives, pids))
-    waited = "no worker process can be started: the executor was left"
-    assert sorted(outcomes) == sorted([State.FAILED, State.FAILED, waited])
+    assert sorted(outcomes) == [
+        "task 't1' was stopped: the executor was left while it ran",
+        "task 't2' was stopped: the executor was left while it ran",
+        "task 't3' was not run: the executor was left before its turn came",
+    ]
 
 
 KILLED = """
@@ -291,7 +331,7 @@ def test_workers_and_template_end_when_the_program_is_killed(tmp_path):
         template = parent(workers[0])
         assert template != program.pid
         program.kill()
-    assert gone([*workers, template])
+    assert gone([*workers, template], 1.0), "none outlives it by more than a second"
 
 
 ROOT = Path(__file__).parents[2]
@@ -674,3 +714,107 @@ async def test_what_lies_ahead_of_a_worker_that_dies_is_done_by_others(bench):
                     group.start_soon(one, dying.pid)
     assert outcomes.count(State.FAILED) == 4
     assert outcomes.count(State.SUCCEEDED) == 16
+
+
+# ---------------------------------------------------------------- new workers for old, and how each begins
+
+
+@BOTH
+async def test_a_worker_is_replaced_after_so_many_jobs(anyio_backend, tmp_path):
+    async with MultiprocessExecutor(workers=2, max_tasks_per_worker=3) as executor:
+        bench = Bench(executor, tmp_path)
+        pids: list[int] = []
+
+        async def do() -> None:
+            pids.append(await bench.value(dying.pid))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(30):
+                group.start_soon(do)
+        counts = [pids.count(pid) for pid in {*pids}]
+    assert len(pids) == 30
+    assert max(counts) == 3
+    assert gone(pids)
+
+
+@BOTH
+async def test_one_job_a_worker_is_possible(anyio_backend, tmp_path):
+    async with MultiprocessExecutor(workers=1, max_tasks_per_worker=1) as executor:
+        bench = Bench(executor, tmp_path)
+        assert len({await bench.value(dying.pid) for _ in range(4)}) == 4
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_jobs_a_worker_are_refused(number):
+    with pytest.raises(ValueError, match=f"^max_tasks_per_worker={number} must be at least 1, or None for any number$"):
+        MultiprocessExecutor(max_tasks_per_worker=number)
+
+
+@BOTH
+async def test_the_environment_of_workers_is_that_of_the_program_and_what_they_are_given(anyio_backend, tmp_path):
+    async with MultiprocessExecutor(workers=1, environment={"COLOUR": "blau", "HOME": ""}) as executor:
+        bench = Bench(executor, tmp_path)
+        found = [await bench.value(dying.variable, name=name) for name in ("COLOUR", "HOME", "PATH")]
+    assert found == ["blau", "", os.environ["PATH"]]
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind", "said"),
+    [
+        (
+            "A=1",
+            TypeError,
+            r"^environment='A=1' must map names of variables to texts, such as \{'OMP_NUM_THREADS': '1'\}$",
+        ),
+        ({"A": 1}, TypeError, r"^environment=\{'A': 1\} must map names to texts; 'A': 1 are not both texts$"),
+        ({"A=B": "1"}, ValueError, r"'A=B': '1' can be no variable of a process$"),
+        ({"": "1"}, ValueError, r"'': '1' can be no variable of a process$"),
+        ({"A": "\0"}, ValueError, r"can be no variable of a process$"),
+    ],
+)
+def test_an_environment_that_no_process_can_have_is_refused(environment, kind, said):
+    with pytest.raises(kind, match=said):
+        MultiprocessExecutor(environment=environment)
+
+
+def test_settings_of_workers_can_be_written_in_a_string():
+    executor = Plugins().make("executor", "multiprocess?workers=3&max_tasks_per_worker=7")
+    assert (executor.workers, executor.max_tasks_per_worker, executor.environment) == (3, 7, {})
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["object", "option"])
+async def test_plugins_of_the_program_are_told_of_workers_in_them_and_none_is_looked_for(tasks, tmp_path, how):
+    tasks.task(dying.modules)
+    if how == "object":
+        plugins = Plugins(worker_plugin, installed=False)
+    else:
+        plugins = Plugins(load=["tests.adapters.worker_plugin"], installed=False)
+    executor = MultiprocessExecutor(workers=1, environment={"NOTES": str(tmp_path), "COLOUR": "blau"})
+    with anyio.fail_after(PATIENCE):
+        async with App(tasks, executor=executor, plugins=plugins) as app:
+            modules = (await app.run())["modules"]
+    assert "dpcore.plugins" in modules
+    assert not {"importlib_metadata", "importlib.metadata"} & {*modules}, "nothing looks for entry points"
+    assert (tmp_path / "notes").read_text().splitlines() == ["started 1 True blau True", "stopping 1 True blau True"]
+
+
+class Failing:
+    def dpcore_worker_started(self, worker):
+        raise ValueError("no")
+
+
+class Unsendable(Failing):
+    def __reduce__(self):
+        raise TypeError("no")
+
+
+@BOTH
+async def test_a_plugin_that_fails_in_a_worker_is_logged_and_the_worker_works(tasks, caplog):
+    tasks.task(dying.pid)
+    plugins = Plugins(Failing(), Unsendable(), installed=False)
+    with anyio.fail_after(PATIENCE):
+        async with App(tasks, executor=MultiprocessExecutor(workers=1), plugins=plugins) as app:
+            assert (await app.run())["pid"] != os.getpid()
+    assert "plugin 'Failing' failed in dpcore_worker_started" in caplog.text
+    assert "plugin 'Unsendable' is not to be had in this process: PluginError" in caplog.text

@@ -10,7 +10,7 @@ program, and a pipe of tokens: whoever reads the token of a job has it.
 ``worker``    the program's end of one worker; ``template``: of the template
 ``loops``     readiness of files, on asyncio and trio
 ``orders``    a job as it is sent; ``wire``: frames
-``forking``   the template process; ``working``: a worker process
+``forking``   the template process; ``working``: a worker process; ``line``: of its job
 ``machine``   what the system says of cores, memory and processes
 ============  ==========================================================================
 """

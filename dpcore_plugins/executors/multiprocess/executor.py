@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import anyio
 
@@ -12,6 +14,7 @@ from dpcore import Executor, Job, Line, Outcome
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.machine import cores
 from dpcore_plugins.executors.multiprocess.pool import AHEAD, Pool
+from dpcore_plugins.executors.multiprocess.worker import Call
 
 __all__ = ("MultiprocessExecutor",)
 
@@ -28,17 +31,34 @@ class MultiprocessExecutor(Executor):
     What a task prints is kept with its outcome, the last 64 KiB of it, and goes to the
     program's stderr as it comes, unless *echo* is False; what it logs, from the level of
     the root logger on, goes to the program's loggers, too.
+
+    A worker that has done *max_tasks_per_worker* jobs is replaced by a new one.  Each has
+    the variables of *environment*, beside those of the program, before any code of yours is imported.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills"})
+    capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills", "streams"})
 
-    def __init__(self, *, workers: int | None = None, grace: float = 0.5, echo: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        grace: float = 0.5,
+        echo: bool = True,
+        max_tasks_per_worker: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers!r} must be at least 1")
         if not grace >= 0:
             raise ValueError(f"grace={grace!r} must be a number of seconds, 0 or more")
         self.workers = cores() if workers is None else workers
+        if max_tasks_per_worker is not None and max_tasks_per_worker < 1:
+            raise ValueError(
+                f"max_tasks_per_worker={max_tasks_per_worker!r} must be at least 1, or None for any number"
+            )
         self.grace, self.echo = grace, echo
+        self.max_tasks_per_worker = max_tasks_per_worker
+        self.environment = _checked(environment)
         self._pool: Pool | None = None
 
     @property
@@ -54,22 +74,38 @@ class MultiprocessExecutor(Executor):
     async def run(self, job: Job, line: Line) -> Outcome:
         """Have a worker do *job*."""
         if self._pool is None:  # made here, because it belongs to the loop that runs
-            self._pool = Pool(self.workers, self.grace, echo=self.echo)
+            self._pool = self._made()
         pool = self._pool
-        call = pool.give(job, line)
+        talks = job.talks
+        call = pool.give(job, line, copy_context() if talks else None)
         try:
-            await call.ended.wait()
+            if talks:
+                await _talked(call)
+            else:
+                await call.ended()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await pool.withdraw(call)
+            if call.outcome is not None:
+                line.output = call.outcome.output
             raise
         if call.outcome is None:
             assert call.error is not None
             raise call.error
         return call.outcome
 
+    def _made(self) -> Pool:
+        return Pool(
+            self.workers,
+            self.grace,
+            echo=self.echo,
+            most_jobs=self.max_tasks_per_worker,
+            environment=self.environment,
+            plugins=self.plugins,
+        )
+
     async def __aenter__(self) -> Self:
-        self._pool = Pool(self.workers, self.grace, echo=self.echo)
+        self._pool = self._made()
         with suppress(WorkersNotStartedError):  # said when there is something to do
             self._pool.prepare()
         return self
@@ -81,3 +117,29 @@ class MultiprocessExecutor(Executor):
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close()
+
+
+def _checked(environment: Any) -> dict[str, str]:
+    """Return what may be in the environment of a process."""
+    if environment is None:
+        return {}
+    if not isinstance(environment, Mapping):
+        raise TypeError(
+            f"environment={environment!r} must map names of variables to texts, such as {{'OMP_NUM_THREADS': '1'}}"
+        )
+    for name, text in environment.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(
+                f"environment={environment!r} must map names to texts; {name!r}: {text!r} are not both texts"
+            )
+        if not name or "=" in name or "\0" in name + text:
+            raise ValueError(f"environment={environment!r}: {name!r}: {text!r} can be no variable of a process")
+    return dict(environment)
+
+
+async def _talked(call: Call) -> None:
+    """Wait for the end of a job that talks, and pass on what it is told."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(call.pass_on)
+        await call.ended()
+        group.cancel_scope.cancel()

@@ -39,6 +39,7 @@ class Order(msgspec.Struct, array_like=True, frozen=True):
     rest: bytes
     positional: tuple[str, ...]
     streams: bool
+    room: int | None
     is_async: bool
     on_trio: bool
     timeout: float | None
@@ -97,7 +98,7 @@ class Shared:
         needs = self.need(job.io), self.need(job.params), self.need(job.metadata)
         order = (
             job.run_id, job.task, job.attempt, job.index, function, is_named, needs[0][0], needs[1][0], needs[2][0],
-            refs, items, rest, job.positional, job.streams, job.is_async, on_trio, job.timeout,
+            refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,
         )  # fmt: skip
         return _encode(order), needs
 
@@ -135,6 +136,7 @@ class Orders:
             arguments=arguments,
             positional=order.positional,
             streams=order.streams,
+            room=order.room,
             is_async=order.is_async,
             timeout=order.timeout,
             params=self._thing(order.params),

@@ -9,20 +9,22 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from itertools import count
+from typing import Any
 
 import anyio
 import msgspec
 
 from dpcore import Job, Line, Outcome, State
-from dpcore.errors import WorkerLostError, WorkersNotStartedError
+from dpcore.errors import ExecutorLeftError, WorkerLostError, WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.logs import handled, levels
 from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memory
-from dpcore_plugins.executors.multiprocess.orders import Shared
+from dpcore_plugins.executors.multiprocess.orders import Shared, pickled
 from dpcore_plugins.executors.multiprocess.script import script_of_program
 from dpcore_plugins.executors.multiprocess.template import Template
-from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, OUTCOME, READY
+from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, MESSAGE, OUTCOME, PUBLISH, READY
 from dpcore_plugins.executors.multiprocess.worker import Call, Worker
 from dpcore_plugins.executors.multiprocess.working import Hello, done
 
@@ -32,10 +34,12 @@ _log = logging.getLogger("dpcore.executors.multiprocess")
 
 AHEAD = 4  # jobs, beside the one that it is at, that a worker has at most
 _SHORT = 0.001  # seconds: as long as jobs take less, some are sent ahead
+_WORKER_HOOKS = frozenset({"dpcore_worker_started", "dpcore_worker_stopping"})
 _MEMORY = 8  # jobs after which one is as good as forgotten
 _MOST_FAILURES = 4  # workers, one after the other, that die before they are ready
 _BACKOFF = 0.05  # seconds to wait after the first of them; twice as long after each more
 _GLANCE = 0.05  # seconds after which somebody looks at what is printed
+_FAREWELL = 5000  # milliseconds for what a worker does at its end
 _SAID = 2000  # characters of what a worker had printed before it died
 _PATIENCE = 5.0  # seconds in which the system removes what was killed
 
@@ -47,12 +51,25 @@ class Pool:
     stopping its worker; one that did not end after *grace* seconds is killed.
     """
 
-    def __init__(self, most: int, grace: float, *, echo: bool) -> None:
+    def __init__(
+        self,
+        most: int,
+        grace: float,
+        *,
+        echo: bool,
+        most_jobs: int | None = None,
+        environment: dict[str, str] | None = None,
+        plugins: Any = None,
+    ) -> None:
         self._most, self._grace, self._echo = most, grace, _echo if echo else None
+        self._most_jobs = most_jobs or sys.maxsize
+        self._environment, self._plugins = environment or {}, plugins
+        self._plugins_sent: bytes | None = None  # not known yet
         self._mark = b"\0" + os.urandom(15)
         self._loop = running_loop()
         self._template: Template | None = None
         self._workers: dict[int, Worker] = {}
+        self._retired: dict[int, Worker] = {}  # have done all that one worker is to do, and end
         self._idle: list[Worker] = []
         self._pending: deque[Call] = deque()
         self._shared = Shared()
@@ -71,10 +88,11 @@ class Pool:
         if self._template is None or self._template.is_gone:
             self._template = Template(self._loop, self._forked, self._killed, self._died, self._lost_template)
 
-    def give(self, job: Job, line: Line) -> Call:
-        """Have a job done by the next worker that is free."""
+    def give(self, job: Job, line: Line, talk: Context | None = None) -> Call:
+        """Have a job done by the next worker that is free; what it says meanwhile is heard in the context *talk*."""
         order, needs = self._shared.order(job, on_trio=self._loop.is_trio)
         call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs)
+        call.talk = talk
         self._place(call)
         return call
 
@@ -98,7 +116,7 @@ class Pool:
         """Return the worker that shall have a job sent ahead, while jobs are so short that it comes to it at once."""
         if self._pace >= _SHORT:
             return None
-        ready = [one for one in self._workers.values() if one.is_ready and not one.is_doomed]
+        ready = [one for one in self._workers.values() if one.takes_more]
         worker = min(ready, key=lambda one: len(one.calls), default=None)
         return worker if worker is not None and len(worker.calls) <= AHEAD else None
 
@@ -112,7 +130,7 @@ class Pool:
 
     def _hand(self, worker: Worker, call: Call) -> None:
         if worker.path != sys.path:
-            worker.greet(self._hello())
+            worker.greet(self._hello(worker.number))
         worker.give(call)
         if worker.is_ready and len(worker.calls) == 1:
             self._next_begins(worker)
@@ -162,7 +180,17 @@ class Pool:
 
     def _free(self, worker: Worker) -> None:
         if worker.is_ready and not worker.calls and not worker.is_doomed and worker not in self._idle:
-            self._idle.append(worker)
+            if worker.left:
+                self._idle.append(worker)
+            else:
+                self._retire(worker)
+
+    def _retire(self, worker: Worker) -> None:
+        """Let a worker end by itself; another one can be started meanwhile."""
+        self._retired[worker.number] = self._workers.pop(worker.number)
+        worker.dismiss()
+        if self._template is not None:
+            self._template.bury(worker.number, _FAREWELL)
 
     # ---------------------------------------------------------------- workers
 
@@ -170,21 +198,35 @@ class Pool:
         self.prepare()
         assert self._template is not None
         worker = Worker(next(self._worker_numbers), self._loop, self._hear, self._mark, self._echo)
+        worker.left = self._most_jobs
         self._workers[worker.number] = worker
-        worker.greet(self._hello())
+        worker.greet(self._hello(worker.number))
         worker.give(call)
         self._template.fork(worker.number, worker.files)
 
-    def _hello(self) -> Hello:
+    def _hello(self, number: int) -> Hello:
+        if self._plugins_sent is None:
+            self._plugins_sent = _sent(self._plugins)
         script, package = script_of_program()
-        return Hello([*sys.path], _folder(), self._mark, levels(), script, package)
+        return Hello(
+            [*sys.path],
+            _folder(),
+            self._mark,
+            levels(),
+            script,
+            package,
+            self._environment,
+            number,
+            self._plugins_sent,
+        )
 
     def _forked(self, number: int, pid: int) -> None:
         self._workers[number].pid = pid
         self._workers[number].leave_files()
 
     def _killed(self, number: int) -> None:
-        self._workers[number].why = "closed its connection to the program, and was killed"
+        if number in self._workers:
+            self._workers[number].why = "closed its connection to the program, and was killed"
 
     def _hear(self, worker: Worker, kind: int, number: int, body: bytes) -> None:
         if kind in (DONE, OUTCOME):
@@ -214,7 +256,14 @@ class Pool:
                 self._free(worker)
             if self._pending or self._idle:
                 self._feed()
-        elif kind == LOG:
+        elif kind in (MESSAGE, PUBLISH):
+            if worker.calls and worker.calls[0].number == number:  # else it is of a thread that a job has left behind
+                worker.calls[0].hear(body) if kind == MESSAGE else worker.calls[0].ask(body)
+        else:
+            self._hear_of_worker(worker, kind, body)
+
+    def _hear_of_worker(self, worker: Worker, kind: int, body: bytes) -> None:
+        if kind == LOG:
             worker.printed.note(handled(body))
         elif kind == BEGUN:
             worker.calls[0].begin()
@@ -241,6 +290,10 @@ class Pool:
 
     def _died(self, number: int, status: int | None) -> None:
         """Take it that a worker is dead, and replace it if there is something to do."""
+        if (retired := self._retired.pop(number, None)) is not None:
+            retired.drain()
+            retired.printed.ended()
+            retired.close()
         worker = self._workers.get(number)
         if worker is None:
             return
@@ -252,6 +305,7 @@ class Pool:
 
     def _bury(self, worker: Worker, how: str, *, for_memory: bool = False) -> None:
         """Have what a dead worker was at failed; what it had not begun goes to others, and costs nobody anything."""
+        worker.is_doomed = True  # it gets nothing more, whatever it has said last
         worker.drain()
         output = worker.printed.ended()
         self._leave_out(worker)
@@ -259,7 +313,10 @@ class Pool:
         while worker.calls:
             call = worker.calls.popleft()
             call.begin()
-            job, lost = call.job, WorkerLostError(call.job.task, how, output[-_SAID:], for_memory=for_memory)
+            job = call.job
+            lost: Exception = WorkerLostError(job.task, how, output[-_SAID:], for_memory=for_memory)
+            if self._is_closing:
+                lost = ExecutorLeftError(job.task, has_begun=True)
             call.end(
                 Outcome(
                     state=State.FAILED,
@@ -286,6 +343,8 @@ class Pool:
     def _lost_template(self, said: str) -> None:
         """Take it that the template is dead, and with it all workers."""
         self._template = None
+        while self._retired:
+            self._retired.popitem()[1].close()
         for worker in [*self._workers.values()]:
             self._bury(worker, "was killed with the process that had forked it")
         if not self._is_closing:
@@ -317,15 +376,16 @@ class Pool:
         if self._wait is not None:
             self._wait()
         for call in self._pending:
-            call.end(None, WorkersNotStartedError("the executor was left"))
+            call.end(None, ExecutorLeftError(call.job.task))
         self._pending.clear()
         if self._template is None:
             return
-        if not self._workers:
-            self._template.abandon()
+        template = self._template
+        if not self._workers and not self._retired:
+            template.kill()
             return
         with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace + _PATIENCE):
-            workers = [*self._workers.values()]
+            workers = [*self._workers.values(), *self._retired.values()]
             for worker in workers:
                 if worker.calls or not worker.is_ready:
                     self._stop(worker)
@@ -334,9 +394,16 @@ class Pool:
             self._idle.clear()
             for worker in workers:
                 await worker.dead.wait()
-        self._template.close()
-        for worker in [*self._workers.values()]:
+        await template.end()
+        for worker in [*self._workers.values(), *self._retired.values()]:
             worker.close()
+
+
+def _sent(plugins: Any) -> bytes:
+    """Return the plugins as workers get them: nothing if none of them wants to know of workers."""
+    if plugins is None or not any(_WORKER_HOOKS.intersection(record.hooks) for record in plugins.installed):
+        return b""
+    return pickled(plugins)
 
 
 def _echo(text: str) -> None:

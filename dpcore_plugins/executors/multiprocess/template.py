@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+import anyio
+import anyio.to_thread
+
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.forking import ASK, BURY, DIED, FORK, FORKED, KILLED, STOP, TELL
 from dpcore_plugins.executors.multiprocess.loops import Loop
@@ -74,9 +77,9 @@ class Template:
         """Have it stop a worker, and kill it if it lives after *grace* seconds; at once if that is 0."""
         self._ask(STOP, number, int(grace * 1000), [])
 
-    def bury(self, number: int) -> None:
-        """Have it kill a worker that speaks to nobody any more, if it does not end by itself; *killed* tells that."""
-        self._ask(BURY, number, _BURY, [])
+    def bury(self, number: int, patience: int = _BURY) -> None:
+        """Have it kill a worker that has not ended by itself in *patience* milliseconds; *killed* tells that."""
+        self._ask(BURY, number, patience, [])
 
     def _ask(self, what: int, number: int, grace: int, files: list[int]) -> None:
         with suppress(OSError):  # it is gone, and that is heard in a moment
@@ -103,22 +106,40 @@ class Template:
                 self._died(number, None)
         if not data and not self.is_gone:
             said = self._said[1:].decode(errors="replace")
-            self.close()
+            self.kill()
             self._lost(said)
 
-    def close(self) -> None:
-        """End it; the workers that are left, with it."""
-        if not self.is_gone:
-            self.is_gone = True
-            self._unwatch()
-            self._control.close()
-            try:
-                self._process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+    async def end(self) -> None:
+        """Have it end, with the workers that are left, and wait for that."""
+        if self._close():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_PATIENCE):
+                await self._ended()
+            self._reap()
 
-    def abandon(self) -> None:
-        """End it at once, whatever it is at: it has no workers."""
-        self._process.kill()
-        self.close()
+    async def _ended(self) -> None:
+        if not hasattr(os, "pidfd_open"):
+            await anyio.to_thread.run_sync(self._process.wait, _PATIENCE)
+            return
+        process = os.pidfd_open(self._process.pid)
+        try:
+            await anyio.wait_readable(process)
+        finally:
+            os.close(process)
+
+    def kill(self) -> None:
+        """End it at once, whatever it is at, and what is left of its workers: the system kills them with it."""
+        if self._close():
+            self._reap()
+
+    def _close(self) -> bool:
+        if self.is_gone:
+            return False
+        self.is_gone = True
+        self._unwatch()
+        self._control.close()
+        return True
+
+    def _reap(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()  # a moment: it has been killed

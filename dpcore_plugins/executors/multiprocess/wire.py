@@ -15,6 +15,8 @@ __all__ = (
     "LOG",
     "MESSAGE",
     "OUTCOME",
+    "PUBLISH",
+    "PUBLISHED",
     "READ",
     "READY",
     "Cut",
@@ -28,12 +30,14 @@ HELLO = 1  # how to be as the program is: path, folder, script, surroundings
 DEFINE = 2  # something that many jobs need, under a number
 JOB = 3  # an order; it is the worker's once it has read a token
 DROP = 4  # a job was taken back
+PUBLISHED = 12  # what became of that
 # From the worker.
 READY = 5
 BEGUN = 6  # only of jobs with a timeout; of others it follows from the end of the one before
 DONE = 7  # it succeeded, and its value is where it belongs
 OUTCOME = 8  # it ended otherwise
 LOG = 10
+PUBLISH = 11  # an event, at once
 # Both ways: what the runner and a running job say to each other.
 MESSAGE = 9
 

@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 
 import anyio
+import anyio.to_thread
 
 from dpcore import Job, Line, Outcome
+from dpcore.jobs import described
+from dpcore_plugins.executors.multiprocess.line import packed, unpacked
 from dpcore_plugins.executors.multiprocess.loops import Loop
 from dpcore_plugins.executors.multiprocess.orders import MOST_KNOWN
 from dpcore_plugins.executors.multiprocess.printed import Printed
-from dpcore_plugins.executors.multiprocess.wire import DEFINE, DROP, HELLO, HUNG_UP, JOB, READ, Cut, frame
+from dpcore_plugins.executors.multiprocess.wire import (
+    DEFINE,
+    DROP,
+    HELLO,
+    HUNG_UP,
+    JOB,
+    MESSAGE,
+    PUBLISHED,
+    READ,
+    Cut,
+    frame,
+)
 from dpcore_plugins.executors.multiprocess.working import Hello
 
 __all__ = ("Call", "Worker")
+
+_log = logging.getLogger("dpcore.executors.multiprocess")
 
 
 class Call:
     """A job that was given to the executor, and who waits for it."""
 
-    __slots__ = ("ended", "error", "has_begun", "job", "line", "needs", "number", "order", "outcome", "worker")
+    __slots__ = (
+        "asked",
+        "error",
+        "has_begun",
+        "is_over",
+        "job",
+        "line",
+        "needs",
+        "number",
+        "order",
+        "outcome",
+        "publishing",
+        "talk",
+        "turn",
+        "worker",
+    )
 
     def __init__(self, job: Job, line: Line, number: int, order: bytes, needs: tuple[tuple[int, bytes], ...]) -> None:
         self.job, self.line = job, line
         self.number, self.order, self.needs = number, order, needs
-        self.ended = anyio.Event()
+        self.turn = anyio.Event()  # it is over, or asks for something
+        self.is_over = False
         self.worker: Worker | None = None
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
         self.has_begun = False
+        self.talk: Context | None = None  # in which its line hears what a job that talks says
+        self.asked: list[bytes] = []  # to be published
+        self.publishing: anyio.CancelScope | None = None
 
     def begin(self) -> None:
         """Say that its code begins, once."""
@@ -44,7 +82,71 @@ class Call:
     def end(self, outcome: Outcome | None, error: Exception | None = None) -> None:
         """Say how it went, or that it could not be done."""
         self.outcome, self.error, self.worker = outcome, error, None
-        self.ended.set()
+        self.is_over = True
+        if self.publishing is not None:  # the job that wanted to hear of it is dead
+            self.publishing.cancel()
+        self.turn.set()
+
+    async def ended(self) -> None:
+        """Wait for its end; publish meanwhile what it wants to have published at once."""
+        while True:
+            await self.turn.wait()
+            asked, self.asked = self.asked, []
+            for one in asked:
+                await self._publish(one)
+            if self.is_over and not self.asked:
+                return
+            self.turn = anyio.Event()
+            if self.is_over or self.asked:
+                self.turn.set()
+
+    def ask(self, body: bytes) -> None:
+        """Have something published, in the context of who waits for the job."""
+        self.asked.append(body)
+        self.turn.set()
+
+    async def _publish(self, body: bytes) -> None:
+        answer: Exception | None = None
+        question = 0
+        try:
+            question, event = pickle.loads(body)
+            if not question:
+                self.line.publish(event)
+                return
+            if self.is_over:  # its worker is dead
+                return
+            # In a thread the line waits for the broker, and raises what it raises.
+            with anyio.CancelScope() as self.publishing:
+                await anyio.to_thread.run_sync(self.line.publish, event, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001  (whatever a broker raises is the task's to handle)
+            answer = error
+            if not question:
+                _log.warning("what job %s wanted to publish was not", self.job, exc_info=True)
+        finally:
+            self.publishing = None
+        if self.worker is not None:
+            self.worker.tell(frame(PUBLISHED, self.number, _answer(question, answer)))
+
+    async def pass_on(self) -> None:
+        """Pass on what the runner says to a job that talks."""
+        while True:
+            message = await self.line.receive()
+            if self.worker is not None:
+                self.worker.tell(frame(MESSAGE, self.number, packed(message)))
+
+    def hear(self, body: bytes) -> None:
+        """Pass on what the job says."""
+        if self.talk is not None:
+            self.talk.run(self.line.send, unpacked(body))
+
+
+def _answer(question: int, error: Exception | None) -> bytes:
+    try:
+        said = pickle.dumps((question, error))
+        pickle.loads(said)
+    except Exception:  # noqa: BLE001  (whatever an exception's own pickling raises)
+        said = pickle.dumps((question, RuntimeError(error and described(error))))
+    return said
 
 
 class Worker:
@@ -64,6 +166,7 @@ class Worker:
         self.number = number
         self.pid = 0
         self.calls: deque[Call] = deque()
+        self.left = sys.maxsize  # how many jobs it may still be given
         self.is_ready = False
         self.is_doomed = False  # it is about to end, and gets nothing more
         self.is_told = False  # to end, by us
@@ -90,6 +193,13 @@ class Worker:
         self._prints = True  # until its end of the pipe is closed everywhere
 
     @property
+    def takes_more(self) -> bool:
+        """Whether a job may be sent ahead: not behind one that talks, which may take long and wait for others."""
+        if not self.is_ready or self.is_doomed or not self.left:
+            return False
+        return not self.calls or self.calls[-1].talk is None
+
+    @property
     def files(self) -> list[int]:
         """What the process itself gets."""
         return [self._there.fileno(), self._tokens, self._printing]
@@ -112,6 +222,7 @@ class Worker:
         """Send a job; it is the worker's once that reads the token."""
         said = b"".join(frame(DEFINE, number, body) for number, body in call.needs if self._learns(number))
         call.worker = self
+        self.left -= 1
         self.calls.append(call)
         self._send(said + frame(JOB, call.number, call.order), bytes((self._dropped & 0xFF,)))
 
@@ -125,6 +236,7 @@ class Worker:
             return None
         call = self.calls.pop()
         call.worker = None
+        self.left += 1
         self._dropped += 1
         self._send(frame(DROP, call.number), b"")
         return call
@@ -151,6 +263,10 @@ class Worker:
         return True
 
     # ---------------------------------------------------------------- the channel
+
+    def tell(self, said: bytes) -> None:
+        """Send something that is no job."""
+        self._send(said, b"")
 
     def _send(self, said: bytes, token: bytes) -> None:
         if not self._is_open:

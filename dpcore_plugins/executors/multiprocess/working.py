@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import pickle
 import select
@@ -13,26 +14,30 @@ import sys
 import threading
 import traceback as tracebacks
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from dpcore import Job, Outcome, Ref, State, perform, perform_async
+from dpcore import Job, Outcome, Ref, State, WorkerInfo, perform, perform_async
 from dpcore.jobs import Function
+from dpcore_plugins.executors.multiprocess.line import JobLine
 from dpcore_plugins.executors.multiprocess.logs import take_over
 from dpcore_plugins.executors.multiprocess.orders import Order, Orders
 from dpcore_plugins.executors.multiprocess.script import Script
 from dpcore_plugins.executors.multiprocess.wire import (
-    BEGUN,
     DEFINE,
     DONE,
     DROP,
     HELLO,
     JOB,
     LOG,
+    MESSAGE,
     OUTCOME,
+    PUBLISHED,
     READ,
     READY,
     Cut,
@@ -41,6 +46,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
 
 __all__ = ("Hello", "done", "work")
 
+_log = logging.getLogger("dpcore.executors.multiprocess")
 _done = struct.Struct("!d")
 
 
@@ -53,6 +59,9 @@ class Hello(msgspec.Struct):
     level: int
     script: str | None = None
     package: str | None = None
+    environment: dict[str, str] = {}
+    number: int = 0
+    plugins: bytes = b""  # where one of them wants to know of workers
 
 
 def work(files: list[int]) -> int:
@@ -72,7 +81,7 @@ def _work(files: list[int]) -> int:
     signal.signal(signal.SIGTERM, worker.stop)
     try:
         worker.serve()
-    except (_GoneError, _Stopped, OSError):
+    except (_Stopped, OSError):
         pass  # the program has gone, or wants no more of this worker
     finally:
         with suppress(Exception):
@@ -80,24 +89,24 @@ def _work(files: list[int]) -> int:
     return 0
 
 
-class _GoneError(Exception):
-    """The program wants no more jobs done."""
-
-
 class _Stopped(BaseException):
-    """Raised in the body of a task that is to end."""
+    """Raised in the body of a task that is to end, and wherever the program has gone."""
 
 
 class _Worker:
     def __init__(self, channel: socket.socket, tokens: int, printed: int) -> None:
-        self._channel, self._tokens, self._printed = channel, tokens, printed
-        self._saying = threading.Lock()  # a thread of a task may log
+        self.channel, self._tokens, self._printed = channel, tokens, printed
+        self._saying = threading.RLock()  # a thread of a task may log, and a finalizer may come in between
+        self._reading = threading.Lock()
+        self._is_dumb = False  # half a frame was sent: nothing that follows could be understood
         self._cut = Cut()
         self._jobs: deque[tuple[int, bytes]] = deque()
         self._dropped = 0
         self._orders = Orders()
         self._hello: Hello | None = None
-        self._is_stopping = False
+        self._line: JobLine | None = None  # of the job that it is at
+        self._info: WorkerInfo | None = None
+        self.is_stopping = False
         self._loops: Any = None
         self._cancel: Any = None  # what cancels the coroutine that runs
         self._ready = select.poll()
@@ -110,34 +119,65 @@ class _Worker:
         while True:
             number, body = self._next()
             said = self._do(number, self._orders.read(body))
-            if self._is_stopping:
+            if self.is_stopping:
                 return
             self._mark_end()
-            self._say(said)
+            self.say(said)
 
     def _next(self) -> tuple[int, bytes]:
         """Wait for a job, and take it: it is ours once its token is."""
         while True:
             if not self._jobs:
-                self._read()
-                continue
+                self.wait_for(self._has_job)
             try:
                 token = os.read(self._tokens, 1)
             except BlockingIOError:  # the program has taken it back, and says so
-                if any(file == self._channel.fileno() for file, _ in self._ready.poll()):
-                    self._read()
+                self._ready.poll()
+                self.read()
                 continue
             if not token:
-                raise _GoneError
+                raise _Stopped
             # How many jobs had been taken back when it was written: what was said by then must have been heard.
-            while 0 < (token[0] - self._dropped) & 0xFF < 128:
-                self._read()
+            if self._is_behind(token[0]):
+                self.wait_for(partial(self._is_not_behind, token[0]))
             return self._jobs.popleft()
 
-    def _read(self) -> None:
-        data = self._channel.recv(READ)
+    def _has_job(self) -> bool:
+        return bool(self._jobs)
+
+    def _is_behind(self, dropped: int) -> bool:
+        return 0 < (dropped - self._dropped) & 0xFF < 128
+
+    def _is_not_behind(self, dropped: int) -> bool:
+        return not self._is_behind(dropped)
+
+    def wait_for(self, is_there: Callable[[], object]) -> None:
+        """Take in what comes until that is so; one thread reads, and others look what it has heard."""
+        while not is_there():
+            if self._reading.acquire(blocking=False):
+                try:
+                    if not is_there():
+                        self._take_in(self.channel.recv(READ))
+                finally:
+                    self._reading.release()
+            else:
+                with self._reading:
+                    pass
+
+    def read(self) -> None:
+        """Take in what is there, unless another thread does."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._take_in(self.channel.recv(READ, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            finally:
+                self._reading.release()
+
+    def _take_in(self, data: bytes) -> None:
         if not data:
-            raise _GoneError
+            self.is_stopping = True
+            raise _Stopped
         for kind, number, body in self._cut.cut(data):
             if kind == JOB:
                 self._jobs.append((number, body))
@@ -145,13 +185,29 @@ class _Worker:
                 self._orders.define(number, body)
             elif kind == DROP:
                 self._dropped += 1
-                self._jobs = deque(job for job in self._jobs if job[0] != number)
+                self._drop(number)
             elif kind == HELLO:
                 self._begin(pickle.loads(body))
+            elif kind == MESSAGE and self._line is not None:
+                self._line.tell(number, body)
+            elif kind == PUBLISHED and self._line is not None:
+                self._line.answer(number, body)
 
-    def _say(self, said: bytes) -> None:
+    def _drop(self, number: int) -> None:
+        for at, (one, _) in enumerate(self._jobs):
+            if one == number:
+                del self._jobs[at]
+                return
+
+    def say(self, said: bytes) -> None:
+        """Send a frame, whole or not at all: where a signal comes in between, nothing more is said."""
         with self._saying:
-            self._channel.sendall(said)
+            if not self._is_dumb:
+                try:
+                    self.channel.sendall(said)
+                except BaseException:
+                    self._is_dumb = True
+                    raise
 
     def _mark_end(self) -> None:
         """Have all that the job has printed in the pipe, and mark its end."""
@@ -163,14 +219,27 @@ class _Worker:
 
     def _begin(self, hello: Hello) -> None:
         if self._hello is None:
+            os.environ.update(hello.environment)
             with suppress(OSError):  # the program's folder is gone; what needs one says so
                 os.chdir(hello.folder)
-            take_over(hello.level, lambda said: self._say(frame(LOG, 0, said)))
-            self._say(frame(READY))
-        self._hello = hello
+            take_over(hello.level, lambda said: self.say(frame(LOG, 0, said)))
         sys.path[:] = hello.path
         if hello.script is not None and "__mp_main__" not in sys.modules:
             sys.modules["__main__"] = Script(hello.script, hello.package)
+        if self._hello is None:
+            if hello.plugins:
+                self._tell_plugins_first(hello)
+            self.say(frame(READY))
+        self._hello = hello
+
+    def _tell_plugins_first(self, hello: Hello) -> None:
+        try:
+            plugins = pickle.loads(hello.plugins)
+        except Exception:  # noqa: BLE001  (whatever the class of a plugin that is an object raises)
+            _log.exception("the plugins of the program cannot be loaded in a worker process, and are not told of it")
+            return
+        self._info = WorkerInfo(executor="multiprocess", number=hello.number, pid=os.getpid(), plugins=plugins)
+        plugins.live("dpcore_worker_started", self._info)
 
     # ---------------------------------------------------------------- doing
 
@@ -179,28 +248,31 @@ class _Worker:
             job = self._orders.job(order)
         except BaseException as error:  # noqa: BLE001  (whatever the user's module raises when it is imported)
             return _told(number, order, _failed(order, error))
-        if job.timeout is not None:
-            self._say(frame(BEGUN, number))
-        outcome = self._perform(job, order)
+        line = self._line = JobLine(self, number, job)
+        try:
+            outcome = self._perform(job, line, order)
+        finally:
+            self._line = None
+            line.end()
         if outcome.state is State.SUCCEEDED and not outcome.events and outcome.result == job.ref:
             where = outcome.where.encode("utf-8", "surrogatepass")
             return frame(DONE, number, _done.pack(outcome.duration) + where)
         return _told(number, order, outcome)
 
-    def _perform(self, job: Job, order: Order) -> Outcome:
+    def _perform(self, job: Job, line: JobLine, order: Order) -> Outcome:
         if not job.is_async:
-            return _fresh().run(perform, job)
+            return _fresh().run(perform, job, line)
         if order.on_trio:
-            return _fresh().run(self._on_trio, job)
-        return self._on_asyncio(job)
+            return _fresh().run(self._on_trio, job, line)
+        return self._on_asyncio(job, line)
 
-    def _on_asyncio(self, job: Job) -> Outcome:
+    def _on_asyncio(self, job: Job, line: JobLine) -> Outcome:
         import asyncio
 
         if self._loops is None:
             self._loops = asyncio.Runner()
         loop = self._loops.get_loop()
-        task = loop.create_task(perform_async(job), context=_fresh())
+        task = loop.create_task(perform_async(job, line), context=_fresh())
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             outcome: Outcome = loop.run_until_complete(task)
@@ -212,14 +284,14 @@ class _Worker:
                 loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         return outcome
 
-    def _on_trio(self, job: Job) -> Outcome:
+    def _on_trio(self, job: Job, line: JobLine) -> Outcome:
         import trio
 
         async def main() -> Outcome:
             token = trio.lowlevel.current_trio_token()
             with trio.CancelScope() as scope:
                 self._cancel = lambda: token.run_sync_soon(scope.cancel)
-                return await perform_async(job)
+                return await perform_async(job, line)
             raise _Stopped
 
         try:
@@ -231,9 +303,9 @@ class _Worker:
 
     def stop(self, *_: object) -> None:
         """End the job that runs, which may clean up, and then this process: what SIGTERM means here."""
-        if self._is_stopping:
+        if self.is_stopping:
             return
-        self._is_stopping = True
+        self.is_stopping = True
         if self._cancel is not None:
             self._cancel()
         else:
@@ -242,6 +314,8 @@ class _Worker:
     def close(self) -> None:
         """Do what a program does at its end."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._info is not None:
+            self._info.plugins.live("dpcore_worker_stopping", self._info)
         if self._loops is not None:
             self._loops.close()
         import atexit

@@ -1,0 +1,108 @@
+"""What tasks publish while they run, on threads and worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from dpcore import App, current_job
+from dpcore.errors import TopicCompletedError
+from dpcore_plugins import MultiprocessExecutor, ThreadsExecutor
+from tests.flags import Flag
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
+
+
+@pytest.fixture(params=["threads", "multiprocess"])
+def executor(request):
+    return ThreadsExecutor(slots=2) if request.param == "threads" else MultiprocessExecutor(workers=2)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_a_task_publishes_now_is_read_while_it_runs(tasks, plugins, executor, tmp_path, is_async):
+    read = Flag(tmp_path / "read")
+    if is_async:
+
+        @tasks.task
+        async def load() -> None:
+            current_job().publish("progress", 50, now=True)
+            await read.up()
+
+    else:
+
+        @tasks.task
+        def load() -> None:
+            current_job().publish("progress", 50, now=True)
+            assert read.wait()
+
+    with anyio.fail_after(30):
+        async with (
+            App(tasks, executor=executor, plugins=plugins) as app,
+            app.subscribe("progress") as events,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(app.run)
+            event = await anext(events)
+            read.set()
+    assert event.data == 50
+
+
+async def test_what_cannot_be_published_now_is_told_to_the_task(tasks, plugins, executor):
+    @tasks.task
+    def load() -> str:
+        with pytest.raises(TopicCompletedError) as raised:
+            current_job().publish("closed", 50, now=True)
+        return str(raised.value)
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=executor, plugins=plugins) as app:
+            await app.publish("closed")
+            await app.complete("closed")
+            assert (await app.run())["load"] == str(TopicCompletedError("closed"))
+
+
+async def test_all_that_was_published_now_is_there_when_the_run_has_ended(tasks, plugins, executor):
+    @tasks.task
+    def days() -> Iterator[int]:
+        for day in range(20):
+            current_job().publish("days", day, now=True)
+            yield day
+
+    @tasks.task
+    async def other() -> None:
+        for day in range(20, 40):
+            current_job().publish("days", day, now=True)
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=executor, plugins=plugins) as app, app.subscribe("days") as events:
+            await app.run()
+            await app.complete("days")
+            assert sorted([event.data async for event in events]) == [*range(40)]
+
+
+async def test_a_worker_that_waits_for_room_for_an_event_can_be_stopped(tasks, plugins, tmp_path):
+    executor = MultiprocessExecutor(workers=2)
+    full = Flag(tmp_path / "full")
+
+    @tasks.task
+    def load() -> None:
+        for number in range(10_000):
+            current_job().publish("days", number, now=True)
+            full.set()
+
+    with anyio.fail_after(30):
+        async with (
+            App(tasks, executor=executor, plugins=plugins) as app,
+            app.subscribe("days", buffer=1, overflow="block"),
+            anyio.create_task_group() as group,
+        ):
+
+            async def cancel() -> None:
+                await full.up()
+                app.cancel("r1")
+
+            group.start_soon(cancel)
+            result = await app.run(run_id="r1", check=False)
+    assert result.state == "cancelled"

@@ -1,0 +1,252 @@
+"""Many runs on one executor: shares, limits by tag, priorities; decided without waiting, and through an app."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpcore import App, Registry, State, current_job, plan
+from dpcore.errors import ArgumentError, TaskDefinitionError
+from dpcore.runs import Run, Start
+from dpcore.slots import Limits, shares
+from dpcore_plugins import ThreadsExecutor
+from tests.test_runs import NoIO, succeeded
+
+# ---------------------------------------------------------------- shares
+
+WANTS = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 40)), min_size=1, max_size=12)
+
+
+@given(st.integers(1, 30), WANTS)
+def test_everybody_gets_a_place_and_none_is_left_over_that_somebody_wants(places, wants):
+    given = shares(places, wants)
+    assert all(1 <= got <= max(1, wanted) for got, (_, wanted) in zip(given, wants, strict=True))
+    assert sum(given) <= max(places, len(wants))
+    if any(got < wanted for got, (_, wanted) in zip(given, wants, strict=True)):
+        assert sum(given) >= places
+
+
+@given(st.integers(1, 30), WANTS)
+def test_nobody_has_more_than_another_of_its_priority_that_wants_more_or_than_one_of_a_higher(places, wants):
+    given = shares(places, wants)
+    for got, (priority, _) in zip(given, wants, strict=True):
+        for other, (its, wanted) in zip(given, wants, strict=True):
+            if other < wanted and its == priority:
+                assert got <= other + 1
+            elif other < wanted and its > priority:
+                assert got == 1
+
+
+# ---------------------------------------------------------------- limits
+
+
+@st.composite
+def tagged(draw):
+    """Runs of tasks with tags, of which some have a limit."""
+    most = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 3), min_size=1))
+    sizes = draw(st.lists(st.lists(st.sets(st.sampled_from("abcd")), min_size=1, max_size=12), min_size=1, max_size=3))
+    return most, sizes
+
+
+@given(tagged(), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_a_limit_is_never_passed_over_all_runs_and_nothing_waits_that_may_run(program, rng):
+    most, sizes = program
+    limits = Limits(most)
+    runs = []
+    for at, tags in enumerate(sizes):
+        registry = Registry()
+        for number, its in enumerate(tags):
+            registry.task(name=f"t{number}", tags=sorted(its))(lambda: None)
+        runs.append(Run(plan(registry=registry), f"r{at}", io=NoIO(), limits=limits))
+    running: list[tuple[Run, Start]] = []
+    while not all(run.ended for run in runs):
+        for run in rng.sample(runs, len(runs)):
+            while (start := run.take()) is not None:
+                running.append((run, start))
+        used = Counter(tag for run, start in running for tag in run.plan.tasks[start.task].tags)
+        assert all(used[tag] <= limit for tag, limit in most.items())
+        began = {(run.run_id, start.task) for run, start in running}
+        for run in runs:
+            for name, task in run.plan.tasks.items():
+                if name not in run.outcomes and (run.run_id, name) not in began:
+                    assert any(used[tag] == most[tag] for tag in task.tags if tag in most)
+        run, start = running.pop(rng.randrange(len(running)))
+        run.record(start, succeeded(run, start))
+        run.release()
+    assert all(limits.used(tag) == 0 for tag in most)
+    assert all(run.state is State.SUCCEEDED and run.available == 0 for run in runs)
+
+
+def test_a_run_that_is_left_gives_back_what_its_jobs_had(tasks):
+    tasks.task(name="load", tags=["db"])(lambda: None)
+    limits = Limits({"db": 1})
+    run = Run(plan(registry=tasks), "r1", io=NoIO(), limits=limits)
+    assert run.take() is not None
+    assert limits.used("db") == 1
+    run.let_go()
+    assert limits.used("db") == 0
+
+
+def test_of_what_is_ready_the_higher_priority_starts_first(tasks):
+    for name, priority in (("late", -1), ("plain", 0), ("first", 5)):
+        tasks.task(name=name, priority=priority)(lambda: None)
+    run = Run(plan(registry=tasks), "r1", io=NoIO())
+    assert [run.take().task for _ in range(3)] == ["first", "plain", "late"]
+
+
+def test_a_priority_is_a_whole_number(tasks):
+    with pytest.raises(TaskDefinitionError, match="whole number"):
+        tasks.task(name="a", priority="high")(lambda: None)
+
+
+# ---------------------------------------------------------------- through an app
+
+in_app = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.mark.parametrize("limits", [{"db": 0}, {"db": True}, {1: 1}, ["db"], {"db": "2"}])
+def test_limits_that_are_none_are_refused_in_words(limits):
+    with pytest.raises(ArgumentError, match="from tag to how many jobs"):
+        App(limits=limits)
+
+
+@in_app
+async def test_a_priority_of_a_run_that_is_no_number_is_refused(tasks, plugins):
+    async with App(tasks, plugins=plugins) as app:
+        with pytest.raises(ArgumentError, match="whole number"):
+            await app.run(priority=1.5)
+
+
+@in_app
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+async def test_no_more_jobs_of_a_tag_run_at_once_than_its_limit_in_all_runs_together(tasks, plugins, executor):
+    lock, now, seen = threading.Lock(), Counter(), []
+
+    def load() -> None:
+        with lock:
+            now["db"] += 1
+            seen.append(now["db"])
+        with lock:
+            now["db"] -= 1
+
+    for number in range(40):
+        tasks.task(name=f"load{number}", tags=["db"])(load)
+        tasks.task(name=f"free{number}")(lambda: None)
+    with anyio.fail_after(30):
+        async with App(tasks, executor=executor, limits={"db": 2}, plugins=plugins) as app:
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(app.run)
+            assert app._slots.limits.used("db") == 0
+    assert len(seen) == 120
+    assert max(seen) <= 2
+
+
+@in_app
+async def test_two_runs_that_may_have_one_job_between_them_take_turns(tasks, plugins):
+    order: list[str] = []
+
+    def load() -> None:
+        order.append(current_job().run_id)
+
+    for number in range(10):
+        tasks.task(name=f"load{number}", tags=["db"])(load)
+    with anyio.fail_after(30):
+        app = App(tasks, executor="threads", limits={"db": 1}, plugins=plugins)
+        async with app, anyio.create_task_group() as group:
+            for name in ("one", "two", "three"):
+                group.start_soon(lambda name=name: app.run(run_id=name))
+    assert Counter(order) == {"one": 10, "two": 10, "three": 10}
+    ends = {name: 29 - order[::-1].index(name) for name in ("one", "two", "three")}
+    assert min(ends.values()) >= 24, order
+
+
+@in_app
+async def test_a_large_run_does_not_keep_a_small_one_waiting(tasks, plugins):
+    """The large one cannot end before the small one has."""
+    small_has_ended, begun = threading.Event(), threading.Event()
+    for number in range(300):
+
+        @tasks.task(name=f"many{number}", tags=["many"])
+        def many(number: int = number) -> None:
+            begun.set()
+            if number == 299:
+                assert small_has_ended.wait(10)
+
+    for number in range(3):
+        tasks.task(name=f"few{number}", tags=["few"])(lambda: None)
+
+    async def few(app: App) -> None:
+        await anyio.to_thread.run_sync(begun.wait)
+        await app.run(tags=["few"])
+        small_has_ended.set()
+
+    with anyio.fail_after(30):
+        async with (
+            App(tasks, executor=ThreadsExecutor(slots=2), plugins=plugins) as app,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(few, app)
+            result = await app.run(tags=["many"])
+    assert result.state is State.SUCCEEDED
+
+
+@in_app
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_live_streams_end_though_a_limit_lets_one_of_their_tasks_run_at_a_time(tasks, plugins, slots):
+    @tasks.task(lead=2, tags=["db"])
+    def days() -> Iterator[int]:
+        yield from range(50)
+
+    @tasks.task(lead=2, tags=["db"])
+    def doubled(days: Iterator[int]) -> Iterator[int]:
+        for day in days:
+            yield 2 * day
+
+    @tasks.task(each="doubled", tags=["db"])
+    def load(doubled: int) -> int:
+        return doubled
+
+    @tasks.task(tags=["db"])
+    def total(days: Iterator[int], doubled: Iterator[int]) -> int:
+        return sum(a + b for a, b in zip(days, doubled, strict=True))
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=ThreadsExecutor(slots=slots), limits={"db": 1}, plugins=plugins) as app:
+            result = await app.run()
+    assert result["total"] == 3 * sum(range(50))
+    assert len(result["load"]) == 50
+
+
+@in_app
+async def test_a_run_that_is_cancelled_gives_back_what_it_had(tasks, plugins):
+    started = anyio.Event()
+
+    @tasks.task(tags=["db", "slow"])
+    async def slow() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    @tasks.task(tags=["db"])
+    def quick() -> int:
+        return 1
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor="threads", limits={"db": 1}, plugins=plugins) as app:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: app.run("slow"))
+                await started.wait()
+                group.cancel_scope.cancel()
+            assert (await app.run("quick"))["quick"] == 1
