@@ -55,6 +55,17 @@ class Unstorable:
         self.lock = threading.Lock()
 
 
+class Unreadable:
+    """What pickles, and cannot be made again of that; a KeyError, as if nothing were there."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unread, ("it was well when it was stored",)
+
+
+def _unread(why: str) -> None:
+    raise KeyError(why)
+
+
 def _equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
@@ -213,6 +224,24 @@ class IOManagerConformance(Conformance, suite=True):
             io.save(Ref("r2", "total", "2"), value)
         assert io.list("r1") == [_REF]
         assert io.runs() == ["r1"]
+
+    def test_a_value_that_does_not_load_is_refused_or_said_by_load(self, tmp_path: Path) -> None:
+        """Not as if there were none, nor as another value; what lies beside it loads.  (With ``copies``.)"""
+        io = self.make(tmp_path)
+        io.save(_OTHER, "beside")
+        if "copies" in io.capabilities:
+            try:
+                io.save(_REF, [Unreadable()])
+            except ResultNotStoredError:
+                assert not io.exists(_REF)
+            else:
+                with pytest.raises(Exception, match="it was well when it was stored") as said:
+                    io.load(_REF)
+                assert not isinstance(said.value, ResultNotFoundError)
+                assert io.exists(_REF)
+                io.save(_REF, "better")
+                assert io.load(_REF) == "better"
+        assert io.load(_OTHER) == "beside"
 
     # ---------------------------------------------------------------- ids
 

@@ -90,14 +90,14 @@ def leftovers() -> Leftovers:
     return Leftovers(descriptors, threading.active_count(), len(_children(os.getpid())))
 
 
-def descendants() -> set[int]:
-    """Return the processes that this one has started, and those that they have, where the system tells in /proc."""
+def descendants(process: int | None = None) -> set[int]:
+    """Return whom this process, or another, has started, and whom they have, where the system tells in /proc."""
     found: set[int] = set()
-    waiting = _children(os.getpid())
+    waiting = _children(process or os.getpid())
     while waiting:
-        process = waiting.pop()
-        found.add(process)
-        waiting += _children(process)
+        child = waiting.pop()
+        found.add(child)
+        waiting += _children(child)
     return found
 
 

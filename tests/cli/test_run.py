@@ -377,6 +377,10 @@ def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
         (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
         (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from --executor, does not convert"),
         (["--executor", "threads?slots=0"], "slots=0 must be at least 1, while making the executor 'threads'"),
+        (
+            ["--executor", "multiprocess?workers=0"],
+            "workers=0 must be at least 1, while making the executor 'multiprocess'",
+        ),
         (["--io", "File System"], "write 'name', 'name?setting=value', 'name:path' or 'name://host/...'"),
         (["--broker", "redis"], "no plugin offers the broker 'redis'"),
         (["--store", "sqlite:orders.py"], "orders.py cannot be used: the file is not a database"),

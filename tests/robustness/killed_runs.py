@@ -1,7 +1,8 @@
 """A program that kills programs while they run a DAG, and resumes it until it is done: run by test_kill.py.
 
 One warm interpreter forks a program that runs, or resumes, a DAG of seeded random shape,
-kills its whole process group with SIGKILL at a random instant, and looks at what is recorded.
+kills its whole process group with SIGKILL at a random instant, waits for its worker processes
+to be gone, which nobody tells to end, and looks at what is recorded.
 Each body says in a file that it begins.  So it is known what ran how often, and compared with
 what is recorded: whatever had ended at a kill does not run after it, and what runs twice was
 at work, or not recorded yet, when its program was killed.
@@ -27,14 +28,37 @@ import anyio
 from dpcore import App, Plugins, Registry, State, current_job
 from dpcore.errors import RunEndedError, RunNotFoundError
 from dpcore.ports.runstore import RunHistory
+from dpcore.testing.suite import descendants, lives
 from dpcore_plugins import FilesystemIO, SqliteRunStore
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.SKIPPED, State.CANCELLED})
 RUN = "run"
+PATIENCE = 10.0
 
 
 def digest(name: str, *inputs: object) -> int:
     return zlib.crc32(repr((name, inputs)).encode())
+
+
+def work() -> None:
+    until = perf_counter() + 0.0003
+    while perf_counter() < until:
+        pass
+
+
+class Log:
+    """Where each body, in whatever process, says in one piece that it begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        path.touch()
+
+    def begin(self, name: str) -> None:
+        job = current_job()
+        index = "" if job.index is None else job.index
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        os.write(file, f"{name} {index} {job.attempt} {os.getpid()}\n".encode())
+        os.close(file)
 
 
 class Dag:
@@ -45,7 +69,7 @@ class Dag:
         self.registry = Registry()
         self.truth: dict[str, Any] = {}
         self.ends: dict[str, State] = {}
-        self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.begin = Log(log).begin  # bodies hold this, and not the whole of the DAG: they travel
         streams: list[str] = []
         for number in range(self.random.randint(12, 30)):
             name = f"t{number}"
@@ -61,16 +85,6 @@ class Dag:
             getattr(self, kind)(name, ups)
             if kind in ("stream", "each"):
                 streams.append(name)
-
-    def begin(self, name: str) -> None:
-        job = current_job()
-        index = "" if job.index is None else job.index
-        os.write(self.log, f"{name} {index} {job.attempt} {os.getpid()}\n".encode())
-
-    def work(self) -> None:
-        until = perf_counter() + 0.0003
-        while perf_counter() < until:
-            pass
 
     def add(self, name: str, function: Callable[..., Any], ups: list[str], value: object, **settings: Any) -> None:
         """Add a task that receives the results of *ups* in order."""
@@ -89,52 +103,63 @@ class Dag:
         return [self.truth[up] for up in ups]
 
     def plain(self, name: str, ups: list[str], **settings: Any) -> None:
+        begin = self.begin
+
         def body(*inputs: object) -> int:
-            self.begin(name)
-            self.work()
+            begin(name)
+            work()
             return digest(name, *inputs)
 
         self.add(name, body, ups, digest(name, *self.given(ups)), **settings)
 
     def async_(self, name: str, ups: list[str]) -> None:
+        begin = self.begin
+
         async def body(*inputs: object) -> int:
-            self.begin(name)
+            begin(name)
             await anyio.sleep(0.001)
             return digest(name, *inputs)
 
         self.add(name, body, ups, digest(name, *self.given(ups)), is_async=True)
 
     def stream(self, name: str, ups: list[str]) -> None:
+        begin = self.begin
         count = self.random.randint(0, 6)
 
         def body(*inputs: object) -> Iterator[int]:
-            self.begin(name)
+            begin(name)
             for number in range(count):
-                self.work()
+                work()
                 yield digest(name, number, *inputs)
 
         items = [digest(name, number, *self.given(ups)) for number in range(count)]
         self.add(name, body, ups, items, stream_output=True)
 
     def each(self, name: str, ups: list[str]) -> None:
+        begin = self.begin
+
         def body(item: object) -> int:
-            self.begin(name)
-            self.work()
+            begin(name)
+            work()
             return digest(name, item)
 
         items = [digest(name, item) for item in self.truth[ups[0]]]
         self.add(name, body, ups, items, each=ups[0])
 
     def reads(self, name: str, ups: list[str]) -> None:
+        begin = self.begin
+
         def body(items: list[int]) -> int:
-            self.begin(name)
+            begin(name)
             return digest(name, *items)
 
         self.add(name, body, ups, digest(name, *self.truth[ups[0]]))
 
     def shaky(self, name: str, ups: list[str]) -> None:
+        begin = self.begin
+
         def body(*inputs: object) -> int:
-            self.begin(name)
+            begin(name)
             if current_job().attempt == 1:
                 raise ValueError(name)
             return digest(name, *inputs)
@@ -144,8 +169,10 @@ class Dag:
     def broken(self, name: str, ups: list[str]) -> None:
         """Fails for good, and what comes after it goes on."""
 
+        begin = self.begin
+
         def body(*inputs: object) -> int:
-            self.begin(name)
+            begin(name)
             raise ValueError(name)
 
         self.add(name, body, ups, None, fail_safe=True)
@@ -201,8 +228,8 @@ def ended(found: RunHistory | None) -> Counter[tuple[str, int | None]]:
     return Counter((change.task, change.index) for change in changes if change.state in ENDED)
 
 
-def killed(program: Callable[[], None], after: float) -> tuple[int, bool]:
-    """Run *program* as the leader of a process group; kill that if it has not ended by then."""
+def killed(program: Callable[[], None], after: float, has_begun: Callable[[], bool]) -> tuple[int, bool]:
+    """Run *program* as the leader of a process group; kill that if it has not ended so long after it has begun."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -214,12 +241,15 @@ def killed(program: Callable[[], None], after: float) -> tuple[int, bool]:
             traceback.print_exc()
         finally:
             os._exit(code)
-    until = perf_counter() + after
-    while perf_counter() < until:
+    until = None
+    while until is None or perf_counter() < until:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             assert status == 0, f"the program ended by itself: {status}"
             return child, False
+        if until is None and has_begun():
+            until = perf_counter() + after
+    workers = descendants(child)
     for kill in (os.killpg, os.kill):  # it has no group before it has made one
         try:
             kill(child, signal.SIGKILL)
@@ -227,7 +257,15 @@ def killed(program: Callable[[], None], after: float) -> tuple[int, bool]:
         except ProcessLookupError:
             continue
     _, status = os.waitpid(child, 0)
+    wait_for_the_end_of(workers)
     return child, os.WIFSIGNALED(status)
+
+
+def wait_for_the_end_of(processes: set[int]) -> None:
+    """Wait, not for long, until none of them lives: nobody has told them to end but the death of their program."""
+    until = perf_counter() + PATIENCE
+    while left := [*filter(lives, processes)]:
+        assert perf_counter() < until, f"the program is dead, and these live: {left}"
 
 
 class Tally:
@@ -250,19 +288,26 @@ def one_run(folder: Path, seed: int, executor: str, tally: Tally, times: int) ->
     done: set[tuple[str, int | None]] = set()
     begun: set[tuple[str, int | None]] = set()
     before = 0
+    before_now: set[int] = set()  # processes of the programs before
     sessions = 0
     while True:
         after = instant.random() * instant.choice([0.02, 0.06, 0.15]) if tally.kills < times else 60.0
         loop = instant.choice(["asyncio", "trio"])
-        child, was_killed = killed(lambda loop=loop: drive(dag, folder, executor, loop), after)
+        # Worker processes take their time to be there: the instant is counted from when so many tasks have begun.
+        size = log.stat().st_size + (instant.randint(-5, 100) if executor.startswith("multiprocess") else 0)
+        child, was_killed = killed(
+            lambda loop=loop: drive(dag, folder, executor, loop), after, lambda size=size: log.stat().st_size >= size
+        )
         sessions += 1
+        wait_for_the_end_of({pid for *_, pid in executed(log)[before:]} - {child})
         ran = executed(log)
         now = ran[before:]
         before = len(ran)
         found = history(folder)
         began = {(task, index) for task, index, _, _ in now}
         assert not began & done, f"what had ended ran again: {began & done}"
-        assert {pid for *_, pid in now} <= {child}, "somebody else was still at work"
+        assert not {pid for *_, pid in now} & before_now, "somebody was still at work"
+        before_now |= {pid for *_, pid in now}
         assert max(Counter(now).values(), default=1) == 1, "an attempt ran twice in one program"
         done = set(ended(found))
         tally.twice += len(began & begun)

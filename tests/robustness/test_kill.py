@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_300_killed_writers_leave_no_torso_and_lose_no_value(programs, tmp_path):
     (done,) = programs("killed_writers.py", ["results", tmp_path / "results", 300, 7])
@@ -27,3 +29,16 @@ def test_400_killed_programs_are_resumed_and_run_nothing_twice_that_had_ended(pr
         assert done["twice"] > 0  # some of them were killed in the middle of a task
         assert done["executions"] > 10 * done["runs"]
     assert inline["most"] <= 2  # the one at work, and one whose outcome was being recorded
+
+
+@pytest.mark.parametrize("seed", [9, 10])
+def test_100_killed_programs_with_worker_processes_leave_none_and_are_resumed(programs, tmp_path, seed):
+    (done,) = programs("killed_runs.py", [tmp_path / "runs", "multiprocess?workers=2", 100, seed])
+    assert done["kills"] == 100
+    assert done["sessions"] == done["kills"] + done["runs"]
+    assert done["runs"] > 3
+    assert done["twice"] > 0
+    assert done["executions"] > 10 * done["runs"]
+    assert (
+        done["most"] <= 20
+    )  # the ten that two workers are given at once, and as many whose outcomes are being recorded

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anyio.lowlevel import checkpoint
 
-from dpcore.errors import ResultNotStoredError, StoreError
+from dpcore.errors import DamagedResultError, ResultNotStoredError, StoreError
 from dpcore.jobs import Ref
 from dpcore.ports import IOManager
 from dpcore.ports.runstore import Document
@@ -103,6 +103,14 @@ class TakesAFullDiskForDone(FilesystemIO):
             return "somewhere"
 
 
+class TakesWhatDoesNotLoadForNothing(FilesystemIO):
+    def read(self, ref):
+        try:
+            return super().read(ref)
+        except DamagedResultError:
+            return None
+
+
 class ReadsThenWritesTheRun(IOManager):
     """One file a run, which others may have changed between reading and writing it."""
 
@@ -154,6 +162,11 @@ class TestCutsWhatIsHuge(IOManagerConformance):
 class TestTakesAFullDiskForDone(IOManagerConformance):
     def make(self, tmp_path):
         return TakesAFullDiskForDone(path=tmp_path / "runs")
+
+
+class TestTakesWhatDoesNotLoadForNothing(IOManagerConformance):
+    def make(self, tmp_path):
+        return TakesWhatDoesNotLoadForNothing(path=tmp_path)
 
 
 class TestWritesInPlace(IOManagerConformance):
@@ -326,6 +339,17 @@ class TakesAFullDiskForDoneToo(SqliteRunStore):
 class WorksWhenClosed(MemoryRunStore):
     async def __aexit__(self, *_):
         pass
+
+
+class LeavesFilesOpenToo(SqliteRunStore):
+    async def __aexit__(self, *way):
+        os.dup(1)
+        await super().__aexit__(*way)
+
+
+class TestLeavesFilesOpenToo(RunStoreConformance):
+    def make(self, tmp_path):
+        return LeavesFilesOpenToo(path=tmp_path / "runs.db")
 
 
 class TestIgnoresExpected(RunStoreConformance):

@@ -408,7 +408,7 @@ SOUND = (Good, GoodInProcesses, Streams)
 def suite_of(kind):
     class Suite(ExecutorConformance):
         examples = 5
-        many = 500
+        many = 500 if issubclass(kind, Good) else 100  # of which each is a process
         patience = 2 if kind not in SOUND else 30
         backends = ("asyncio", "trio") if issubclass(kind, Good) else ("asyncio",)
 

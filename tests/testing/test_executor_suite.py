@@ -61,7 +61,7 @@ def failures() -> dict[str, set[str]]:
         sys.executable, "-m", "pytest", *[f"{FAULTY}::Test{name}::{promise}" for name, promise in asked],
         "-q", "--tb=no", "-rf", "-p", "no:cacheprovider", "-W", "ignore",
     ]  # fmt: skip
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, cwd=FAULTY.parents[2])
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=FAULTY.parents[2])
     assert " passed" in found.stdout, found.stdout + found.stderr
     failed: dict[str, set[str]] = defaultdict(set)
     for name, promise in re.findall(r"^FAILED .*::Test(\w+)::(test_\w+)", found.stdout, re.MULTILINE):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dpcore.testing
-from dpcore.testing import IOManagerConformance, QueueConformance, RunStoreConformance
+from dpcore.testing import ExecutorConformance, IOManagerConformance, QueueConformance, RunStoreConformance
 from dpcore_plugins.io.memory import MemoryIO
 
 FAULTY = Path(__file__).with_name("faulty.py")
@@ -54,6 +54,8 @@ BROKEN = {
     "RemembersLeases": ["a_fence_holds_between_two_of_the_same_settings"],
     "LosesLargeCommits": ["what_is_large_is_whole", "what_does_not_fit_keeps_what_was_there"],
     "TakesAFullDiskForDoneToo": ["what_does_not_fit_keeps_what_was_there"],
+    "TakesWhatDoesNotLoadForNothing": ["a_value_that_does_not_load_is_refused_or_said_by_load"],
+    "LeavesFilesOpenToo": ["nothing_is_left_open"],
     "WorksWhenClosed": ["it_is_used_between_entering_and_leaving"],
 }
 
@@ -72,7 +74,7 @@ def test_every_fault_is_noticed_by_the_promise_it_breaks(failed, name):
     assert {promise for faulty, promise in failed if faulty == name} == set(BROKEN[name])
 
 
-@pytest.mark.parametrize("suite", [IOManagerConformance, QueueConformance, RunStoreConformance])
+@pytest.mark.parametrize("suite", [ExecutorConformance, IOManagerConformance, QueueConformance, RunStoreConformance])
 def test_every_promise_is_a_sentence(suite):
     promises = [getattr(suite, name) for name in dir(suite) if name.startswith("test_")]
     assert len(promises) > 20
