@@ -154,8 +154,6 @@ async def test_items_that_wait_for_a_place_hold_nobody(tasks, plugins, executor,
         yield from range(100)
 
     tasks.task(name="load", each="days")(lambda days: days + 1)
-    for number in range(5):
-        tasks.task(name=f"other{number}")(lambda: None)
 
     assert (await result_of(tasks, plugins, executor(slots)))["load"] == [*range(1, 101)]
 
