@@ -37,6 +37,7 @@ class MultiprocessExecutor(Executor):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"isolates", "kills", "streams"})
+    tells = True  # from the first job on: no timeout counts while its worker is being started
 
     def __init__(
         self,
