@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-__all__ = ("Loop", "running_loop")
+__all__ = ("Loop", "Turn", "running_loop")
 
 _log = logging.getLogger("dpcore.executors.multiprocess")
 
 Call = Callable[[], object]
+
+
+class Turn(Protocol):
+    """What somebody waits for, once."""
+
+    def wait(self) -> Awaitable[object]:
+        """Return when it is set."""
+
+    def set(self) -> None:
+        """End the wait."""
 
 
 class Loop(Protocol):
@@ -31,6 +41,9 @@ class Loop(Protocol):
 
     def soon(self, call: Call) -> None:
         """Call once, when what goes on in this turn of the loop has been done."""
+
+    def turn(self) -> Turn:
+        """Return something to wait for, which costs less than an event that any loop would have."""
 
 
 def running_loop() -> Loop:
@@ -62,6 +75,23 @@ class _Asyncio:
 
     def soon(self, call: Call) -> None:
         self._loop.call_soon(call)
+
+    def turn(self) -> Turn:
+        return _Future(self._loop.create_future())
+
+
+class _Future:
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def wait(self) -> Awaitable[object]:
+        return self._future  # type: ignore[no-any-return]
+
+    def set(self) -> None:
+        if not self._future.done():  # else it is set, or nobody waits for it any more
+            self._future.set_result(None)
 
 
 class _Trio:
@@ -111,6 +141,10 @@ class _Trio:
 
     def soon(self, call: Call) -> None:
         self._soon(_called, call)
+
+    def turn(self) -> Turn:
+        made: Turn = self._trio.Event()
+        return made
 
 
 def _called(call: Call) -> None:

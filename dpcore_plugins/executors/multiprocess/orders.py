@@ -58,6 +58,16 @@ class Shared:
             OrderedDict()
         )  # by id, which is held while it is here
         self._names: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
+        self._latest: tuple[object, object, object] = (None, None, None)
+        self._needs: tuple[tuple[int, bytes], ...] = ()
+
+    def needs(self, job: Job) -> tuple[tuple[int, bytes], ...]:
+        """Return what *job* shares with others: as a rule the same as the job before."""
+        io, params, metadata = self._latest
+        if job.io is not io or job.params is not params or job.metadata is not metadata:
+            self._latest = job.io, job.params, job.metadata
+            self._needs = tuple(self.need(thing) for thing in self._latest)
+        return self._needs
 
     def need(self, thing: object) -> tuple[int, bytes]:
         """Return the number of *thing*, 0 of what is empty, and how it is sent."""
@@ -91,11 +101,11 @@ class Shared:
         """Return a job as it is sent, and what it needs beside that, by number."""
         function, is_named = self.function(job.function)
         refs, items = job.inputs, {}
-        if any(type(source) is not Ref for source in refs.values()):
+        if refs and any(type(source) is not Ref for source in refs.values()):
             refs = {name: source for name, source in job.inputs.items() if type(source) is Ref}
             items = {name: source for name, source in job.inputs.items() if type(source) is not Ref}
         rest = pickled((job.arguments, job.nominal)) if job.arguments or job.nominal is not None else b""
-        needs = self.need(job.io), self.need(job.params), self.need(job.metadata)
+        needs = self.needs(job)
         order = (
             job.run_id, job.task, job.attempt, job.index, function, is_named, needs[0][0], needs[1][0], needs[2][0],
             refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,

@@ -92,7 +92,7 @@ class Pool:
     def give(self, job: Job, line: Line, talk: Context | None = None) -> Call:
         """Have a job done by the next worker that is free; what it says meanwhile is heard in the context *talk*."""
         order, needs = self._shared.order(job, on_trio=self._loop.is_trio)
-        call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs)
+        call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs, self._loop)
         call.talk = talk
         self._place(call)
         return call
@@ -117,9 +117,11 @@ class Pool:
         """Return who of those with *most* jobs shall have one sent ahead, while they are so short that it comes to it at once."""
         if self._pace >= _SHORT:
             return None
-        ready = [one for one in self._workers.values() if one.takes_more]
-        worker = min(ready, key=lambda one: len(one.calls), default=None)
-        return worker if worker is not None and len(worker.calls) <= most else None
+        found = None
+        for worker in self._workers.values():
+            if len(worker.calls) <= most and worker.takes_more:
+                found, most = worker, len(worker.calls) - 1
+        return found
 
     def _steal(self) -> None:
         """Give an idle worker what was sent ahead to another that has not come to it."""
@@ -223,7 +225,8 @@ class Pool:
         )
 
     def _forked(self, number: int, pid: int) -> None:
-        self._workers[number].pid = pid
+        worker = self._workers[number]
+        worker.pid, worker.thread = pid, f"{pid}/MainThread"
         self._workers[number].leave_files()
 
     def _killed(self, number: int) -> None:
@@ -245,7 +248,7 @@ class Pool:
                         duration=seconds,
                         attempt=call.job.attempt,
                         where=where,
-                        worker=f"{worker.pid}/MainThread",
+                        worker=worker.thread,
                         output=worker.printed.ended(),
                     )
                 )

@@ -49,6 +49,9 @@ class Printed:
         for part in ended:
             self._keep(part)
             self._done.append(self.rest())
+        if not going_on:
+            self._held = b""
+            return
         held = next((n for n in range(len(self._mark) - 1, 0, -1) if going_on.endswith(self._mark[:n])), 0)
         self._held = going_on[len(going_on) - held :]
         self._keep(going_on[: len(going_on) - held])

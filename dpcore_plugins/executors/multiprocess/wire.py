@@ -23,7 +23,7 @@ __all__ = (
     "frame",
 )
 
-READ = 1 << 18  # bytes that are read at once
+READ = 1 << 16  # bytes that are read at once: more would be mapped anew each time
 
 # From the program.
 HELLO = 1  # how to be as the program is: path, folder, script, surroundings

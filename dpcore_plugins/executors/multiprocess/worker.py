@@ -44,6 +44,7 @@ class Call:
     """A job that was given to the executor, and who waits for it."""
 
     __slots__ = (
+        "_loop",
         "asked",
         "error",
         "has_begun",
@@ -60,10 +61,12 @@ class Call:
         "worker",
     )
 
-    def __init__(self, job: Job, line: Line, number: int, order: bytes, needs: tuple[tuple[int, bytes], ...]) -> None:
-        self.job, self.line = job, line
+    def __init__(
+        self, job: Job, line: Line, number: int, order: bytes, needs: tuple[tuple[int, bytes], ...], loop: Loop
+    ) -> None:
+        self.job, self.line, self._loop = job, line, loop
         self.number, self.order, self.needs = number, order, needs
-        self.turn = anyio.Event()  # it is over, or asks for something
+        self.turn = loop.turn()  # it is over, or asks for something
         self.is_over = False
         self.worker: Worker | None = None
         self.outcome: Outcome | None = None
@@ -96,7 +99,7 @@ class Call:
                 await self._publish(one)
             if self.is_over and not self.asked:
                 return
-            self.turn = anyio.Event()
+            self.turn = self._loop.turn()
             if self.is_over or self.asked:
                 self.turn.set()
 
@@ -165,6 +168,7 @@ class Worker:
     ) -> None:
         self.number = number
         self.pid = 0
+        self.thread = ""  # in which it does its jobs
         self.calls: deque[Call] = deque()
         self.left = sys.maxsize  # how many jobs it may still be given
         self.is_ready = False
