@@ -73,6 +73,7 @@ class Runner:
         "_posts",
         "_publish",
         "_publishing",
+        "_recorded",
         "_recording",
         "_run_changed",
         "_slots",
@@ -119,6 +120,7 @@ class Runner:
         self._flushing = False
         self._arrived: list[tuple[Start, Outcome]] = []
         self._recording = False
+        self._recorded: anyio.Event | None = None  # set when who records has done so, if somebody waits for that
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._slots = slots if slots is not None else Slots()
@@ -238,8 +240,8 @@ class Runner:
                 if posts is not None:
                     posts.close(start)
                 self._arrived.append((start, outcome))
-                if not (self._recording or (self._lazy and self._is_settled())):
-                    await self._record(lanes_to_be=1)
+                if self._recording or not (self._lazy and self._is_settled()):
+                    await self._settle()
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
                 start = self.run.take() if self._lanes <= self.allowed else None
@@ -402,11 +404,30 @@ class Runner:
             if run.available > lanes_to_be:
                 self._feed(lanes_to_be)
         finally:
-            self._recording = False
+            self._end_recording()
         if run.ended and not run.running:
             await self._conclude()
         elif self._lazy and not self._flushing:
             self._flush_soon()
+
+    async def _settle(self) -> None:
+        """Record what has arrived, or leave it to who records just now.
+
+        Where as much has arrived as there are lanes, that one is waited for: what is not
+        recorded runs again if the program dies.
+        """
+        if not self._recording:
+            await self._record(lanes_to_be=1)
+        elif len(self._arrived) >= self._lanes:
+            if self._recorded is None:
+                self._recorded = anyio.Event()
+            await self._recorded.wait()
+
+    def _end_recording(self) -> None:
+        self._recording = False
+        if self._recorded is not None:
+            self._recorded.set()
+            self._recorded = None
 
     def _take_in(self) -> list[Change]:
         """Take in what has arrived; return what it has changed, which is noted to be recorded."""
@@ -463,7 +484,7 @@ class Runner:
                 try:
                     await self._journal.write()
                 finally:
-                    self._recording = False
+                    self._end_recording()
                 if self._arrived or self.run.changes or self._posts is not None:
                     await self._record()
         finally:

@@ -27,7 +27,7 @@ def executor(request):
     """Make an executor with so many places."""
     if request.param == "threads":
         return lambda slots=4: ThreadsExecutor(slots=slots)
-    return lambda slots=4: MultiprocessExecutor(workers=slots)
+    return lambda slots=4: MultiprocessExecutor(workers=slots, grace=10)  # however busy the machine is
 
 
 @pytest.fixture

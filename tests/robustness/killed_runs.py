@@ -228,6 +228,12 @@ def ended(found: RunHistory | None) -> Counter[tuple[str, int | None]]:
     return Counter((change.task, change.index) for change in changes if change.state in ENDED)
 
 
+def waiting(found: RunHistory | None) -> set[tuple[str, int | None]]:
+    """Return what has failed, which is recorded, and is to be tried again."""
+    last = {(change.task, change.index): change for change in (found.changes if found is not None else [])}
+    return {one for one, change in last.items() if change.state is State.RETRYING}
+
+
 def killed(program: Callable[[], None], after: float, has_begun: Callable[[], bool]) -> tuple[int, bool]:
     """Run *program* as the leader of a process group; kill that if it has not ended so long after it has begun."""
     child = os.fork()
@@ -314,7 +320,7 @@ def one_run(folder: Path, seed: int, executor: str, tally: Tally, times: int) ->
         begun |= began
         if was_killed:
             tally.kills += 1
-            lost = {one for one in began if one not in done}
+            lost = began - done - waiting(found)
             tally.most = max(tally.most, len(lost))
         elif found is not None:
             break
