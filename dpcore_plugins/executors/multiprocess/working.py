@@ -264,9 +264,9 @@ class _Worker:
             return _fresh().run(perform, job, line)
         if order.on_trio:
             return _fresh().run(self._on_trio, job, line)
-        return self._on_asyncio(job, line)
+        return self._on_asyncio(job, line, order)
 
-    def _on_asyncio(self, job: Job, line: JobLine) -> Outcome:
+    def _on_asyncio(self, job: Job, line: JobLine, order: Order) -> Outcome:
         import asyncio
 
         if self._loops is None:
@@ -276,6 +276,10 @@ class _Worker:
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             outcome: Outcome = loop.run_until_complete(task)
+        except asyncio.CancelledError as error:
+            if self.is_stopping:
+                raise _Stopped from None
+            return _failed(order, error)  # the body has awaited what was cancelled
         finally:
             self._cancel = None
             if left := asyncio.all_tasks(loop):  # what the body has begun and not awaited
