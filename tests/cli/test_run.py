@@ -402,7 +402,7 @@ def test_a_limit_that_is_none_is_refused_in_words(command, orders, text):
     [
         (
             ["--executor", "thread"],
-            "no plugin offers the executor 'thread' (there are: 'inline', 'threads'); did you mean",
+            "no plugin offers the executor 'thread' (there are: 'inline', 'threads', 'multiprocess'); did you mean",
         ),
         (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
         (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from --executor, does not convert"),
