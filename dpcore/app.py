@@ -22,7 +22,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from dpcore.clock import Clock, SystemClock
-from dpcore.config import AdapterString, Config, Value, settings_of
+from dpcore.config import AdapterString, Config, Value, is_limits, settings_of
 from dpcore.errors import (
     AppStateError,
     ArgumentError,
@@ -202,7 +202,7 @@ class App:
 
     *limits* say how many jobs of tasks with a tag run at once, in all runs of this app
     together: with ``{"db": 2}`` two of those tagged ``db``.  A job that was given up, and
-    whose code may still run, does not count.
+    whose code may still run, does not count.  Without them, those of *config* hold.
     """
 
     def __init__(
@@ -220,7 +220,6 @@ class App:
         strict_events: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        self._slots = Slots(_checked_limits(limits))
         check_argument("strict_events", strict_events, bool, "True or False")
         check_argument("registry", registry, Registry | None, "a Registry")
         check_argument("plugins", plugins, Plugins | None, "a Plugins")
@@ -229,6 +228,8 @@ class App:
         self.registry = default_registry if registry is None else registry
         self.config = config if config is not None else plugins.config if plugins is not None else Config()
         self.plugins = plugins if plugins is not None else Plugins(config=self.config)
+        given_limits = _checked_limits(limits)
+        self._slots = Slots(self.config.limits if given_limits is None else given_limits)
         self.clock = clock if clock is not None else SystemClock()
         self.source = source
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
@@ -626,6 +627,7 @@ class App:
             streams="streams" in executor.capabilities,
         )
         record = self._record(run, written, arguments, durable="durable" in store.capabilities)
+        record.priority = priority
         if not await store.begin(record):
             raise RunExistsError(run.run_id, str(store))
         # Begun first: who dies in between leaves a run that can be resumed, and no lease on nothing.
@@ -683,7 +685,7 @@ class App:
         if differing := [name for name in left.changed if name in left.before.outcomes]:
             told = "%s changed since run %s, and will not be run again; to have that done: changed=True, --changed"
             _log.warning(told, listed(differing), run_id)
-        result = await self._drive(run, record, executor, store, io, lease)
+        result = await self._drive(run, record, executor, store, io, lease, record.priority)
         return result.raise_for_failure() if check else result
 
     async def _remaining(
@@ -721,6 +723,7 @@ class App:
         kept = {name: getattr(record, name) for name in ("began", "selection", "params", "metadata", "carried")}
         if given != (None, None):
             kept = {name: kept[name] for name in ("began", "selection")}
+        kept["priority"] = record.priority
         source = fresh.source or record.source
         return run, left, msgspec.structs.replace(fresh, source=source, **kept)
 
@@ -957,11 +960,9 @@ def _check_running(arguments: Mapping[str, Any]) -> None:
 
 
 def _checked_limits(limits: object) -> Mapping[str, int] | None:
-    wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
-    check_argument("limits", limits, Mapping | None, wanted)
-    for tag, most in cast("Mapping[object, object]", limits or {}).items():
-        if not isinstance(tag, str) or isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise ArgumentError("limits", limits, wanted)
+    if limits is not None and not is_limits(limits):
+        wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
+        raise ArgumentError("limits", limits, wanted)
     return cast("Mapping[str, int] | None", limits)
 
 

@@ -339,6 +339,11 @@ class Config:
             for name in self._table.get(table, {})
         ]
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many jobs of tasks with a tag may run at once, by tag, as the file has it."""
+        return dict(self._table.get("limits", {}))
+
     def settings(self, kind: str, name: str, others: Iterable[str] = ()) -> Iterator[tuple[str, Value]]:
         """Yield what is set for the adapter *name*, the weightier last.
 
@@ -403,7 +408,7 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
-    known = (*CHOICES, *LISTS, *TABLES)
+    known = (*CHOICES, *LISTS, *TABLES, "limits")
     for key, value in table.items():
         if key in CHOICES and not isinstance(value, str):
             raise ConfigError(where, f"{key} = {value!r} must be an adapter in one string, such as 'memory'")
@@ -411,9 +416,22 @@ def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
             raise ConfigError(where, f"{key} = {value!r} must be a list of names of plugins")
         if key in TABLES and not (isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())):
             raise ConfigError(where, f"{key} = {value!r} must hold a table per adapter: [{key}.NAME]")
+        if key == "limits" and not is_limits(value):
+            raise ConfigError(where, f"limits = {value!r} must hold a whole number from 1 on for each tag")
         if key not in known:
             raise ConfigError(where, f"unknown key {key!r} (there are: {listed(known)}){nearest(key, known)}")
     return table
+
+
+def is_limits(value: object) -> bool:
+    """Tell whether *value* says how many jobs may run at once of tasks with some tags.
+
+    >>> is_limits({"db": 2}), is_limits({"db": 0})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and all(
+        isinstance(tag, str) and type(most) is int and most > 0 for tag, most in value.items()
+    )
 
 
 # ---------------------------------------------------------------- the settings of an adapter

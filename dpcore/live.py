@@ -35,7 +35,10 @@ def run_of(plan: Plan, run_id: str, *, streams: bool, before: Before | None = No
 
 
 def live_sources(plan: Plan, ended: Container[str] = ()) -> dict[str, set[str]]:
-    """Return which tasks can read others while these are being made: the producers by reader, but for what has *ended*."""
+    """Return which tasks can read others while these are being made: the producers by reader, but for what has *ended*.
+
+    A mapped task is no such producer: its items end in any order, so who reads them waits for all.
+    """
     making = {name for name, task in plan.tasks.items() if task.streams and task.each is None and name not in ended}
     if not making:
         return {}

@@ -3,7 +3,9 @@
 What has succeeded stays.  Of a run that was broken off, so does all else that had
 ended: a failure counts, though its program died before the run was over.  Of a run
 that was over and did not succeed, what did not succeed is run again.  An item of a
-mapped task stays like a task.  Whatever is run again takes all that waits for it along.
+mapped task stays like a task.  Whatever is run again takes all that waits for it along,
+and an attempt that comes to nothing all that has read its items meanwhile: that runs
+again with the next one, which costs it no retry.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dpcore.runs import Before
 __all__ = ("Rest", "rest", "result_of")
 
 _FAILED = (State.FAILED, State.TIMED_OUT)
+_LOSES = (*_FAILED, State.RETRYING, State.CANCELLED, State.PENDING)
 _DIED = "its program ended before it did"
 
 
@@ -50,6 +53,8 @@ def rest(plan: Plan, history: RunHistory, *, at: float, begin: Iterable[str] = (
     for change in history.changes:
         if change.task in found:
             found[change.task].take(change)
+            if change.index is None and change.state in _LOSES:
+                _lose(plan, found, change.task)
     differ = tuple(name for name, past in found.items() if _differs(plan, name, past))
     anew = _closed(plan, [*_known(plan, begin), *(differ if changed else ())])
     is_over = history.record.ended is not None
@@ -86,19 +91,24 @@ class _Past:
     def take(self, change: TaskChange) -> None:
         """Take in the next thing that was recorded of the task."""
         index = change.index
-        if change.state is State.PENDING:  # all of it, or of an item, begins anew
-            for one in [index] if index is not None else list(self.begun):
-                self.free[one] = self.begun.get(one, 0)
+        if change.state is State.PENDING:
+            self.begin_anew(index)
+        elif index is not None and change.attempt <= self.free.get(index, 0):
+            return  # it came home after what it had read was lost
         elif change.state is State.RETRYING and not change.error:
             self.free[index] = self.free.get(index, 0) + 1
-            if index is None and change.attempt:  # what its items read has come to nothing, and so have they
-                self.items.clear()
         self.begun[index] = max(self.begun.get(index, 0), change.attempt)
         if index is not None:
             self.items[index] = change
-            return
-        self.last = change
-        if change.state is State.PENDING:
+        else:
+            self.last = change
+
+    def begin_anew(self, index: int | None = None) -> None:
+        """Have all that was done come to nothing: of an item, or of the task."""
+        if index is not None:
+            self.free[index] = self.begun.get(index, 0)
+        else:
+            self.free = dict(self.begun)
             self.items.clear()
 
     @property
@@ -153,8 +163,8 @@ class _Reading:
         """Note what is to be recorded of a task that is run again, or goes on; its attempts are counted on."""
         if past.last is None:
             return
-        each = self.plan.tasks[name].each
-        goes_on = name not in self.anew and (each is None or each in outcomes or each not in self.plan)
+        # What has begun before all that feeds it had ended has read it live; and not to its end.
+        goes_on = name not in self.anew and all(up in outcomes for up in self.plan.inputs[name].values())
         if not goes_on or not past.items:
             self._change(past, past.last, State.RETRYING if goes_on and past.ended is None else State.PENDING)
         else:
@@ -190,6 +200,18 @@ class _Reading:
 def _differs(plan: Plan, name: str, past: _Past) -> bool:
     ended = past.ended
     return ended is not None and bool(ended.fingerprint) and ended.fingerprint != plan.fingerprint_of(name)
+
+
+def _lose(plan: Plan, found: dict[str, _Past], name: str) -> None:
+    """Have come to nothing what has read an attempt at *name*, and what has read that: it has, if it has begun by now."""
+    waiting = [name]
+    while waiting:
+        source = waiting.pop()
+        for after in plan.dependents[source]:
+            past = found[after]
+            if past.ended is None and any(past.begun.values()) and source in plan.inputs[after].values():
+                past.begin_anew()
+                waiting.append(after)
 
 
 def _known(plan: Plan, names: Iterable[str]) -> Iterator[str]:

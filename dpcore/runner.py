@@ -195,6 +195,7 @@ class Runner:
                     self._slots.join(self)
                     await self._record()
         finally:
+            self._group = self._timers.group = None  # what a job still says that could not be stopped begins nothing
             self._ended.set()
             self.run.let_go()
             self._slots.leave(self)

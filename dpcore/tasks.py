@@ -286,7 +286,8 @@ class Registry(Mapping[str, Task]):
         :param drain: whether it runs to its end though every task that reads its items has ended before.
         :param priority: of the tasks that are ready, one with a higher number starts first.
         :param each: the streaming task over whose items this one is mapped: one job an item, and the parameter that
-            its stream would go to receives the item.
+            its stream would go to receives the item.  Items that a generator makes are taken as they come, those of
+            another mapped task when all of them are there.
         :param inputs: which task's result a parameter receives, where the names differ.
         :param version: part of the fingerprint; change it when code changes that the task calls.
 

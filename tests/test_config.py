@@ -207,6 +207,8 @@ def test_a_switch_is_on_or_off():
         ('disable = "acme"', "disable = 'acme' must be a list of names of plugins"),
         ("executors = 4", "executors = 4 must hold a table per adapter: [executors.NAME]"),
         ("[executors]\nthreads = 4", "must hold a table per adapter"),
+        ("[limits]\ndb = 0", "limits = {'db': 0} must hold a whole number from 1 on for each tag"),
+        ("limits = 4", "limits = 4 must hold a whole number from 1 on for each tag"),
         ("[tool.dpcore]\nio = 'memory'", "the keys stand at the top, without [tool.dpcore]"),
     ],
 )

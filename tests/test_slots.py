@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpcore import App, Registry, State, current_job, plan
+from dpcore.config import Config
 from dpcore.errors import ArgumentError, TaskDefinitionError
 from dpcore.runs import Run, Start
 from dpcore.slots import Limits, shares
@@ -120,6 +121,29 @@ def anyio_backend(request):
 def test_limits_that_are_none_are_refused_in_words(limits):
     with pytest.raises(ArgumentError, match="from tag to how many jobs"):
         App(limits=limits)
+
+
+def test_limits_of_the_project_file_hold_where_the_call_gives_none(tmp_path):
+    (tmp_path / "dpcore.toml").write_text("[limits]\ndb = 2\n'two words' = 1\n")
+    config = Config(tmp_path / "dpcore.toml", environ={})
+    assert App(config=config)._slots.limits.most == {"db": 2, "two words": 1}
+    assert App(config=config, limits={"api": 3})._slots.limits.most == {"api": 3}
+    assert App(config=config, limits={})._slots.limits is None
+
+
+@in_app
+async def test_a_run_that_is_resumed_keeps_its_priority(tasks, plugins):
+    wrong = [True]
+
+    @tasks.task
+    def load() -> int:
+        return 1 // len(wrong[1:])
+
+    async with App(tasks, executor="inline", plugins=plugins) as app:
+        await app.run(run_id="r1", priority=3, check=False)
+        wrong.append(True)
+        await app.resume("r1")
+        assert (await app.history("r1")).record.priority == 3
 
 
 @in_app

@@ -376,8 +376,9 @@ class Sim:
             (name, source.result_id if isinstance(source, Ref) else source.items.attempt)
             for name, source in sorted(self.job.inputs.items())
         )
-        tries[start.task, start.index, made_of] += 1
-        self.fails = tries[start.task, start.index, made_of] <= spec["failures"]
+        self.key = start.task, start.index, made_of
+        tries[self.key] += 1
+        self.fails = tries[self.key] <= spec["failures"]
         self.room, self.emitted = self.job.room, 0
         self.target = rng.randint(0, count) if self.fails else count
         self.is_void = False

@@ -54,6 +54,7 @@ def _as_text(project: Project, found: dict[str, dict[str, Any]]) -> list[str]:
         ("file", str(config.file) if config.file is not None else "-"),
         ("plugins", _names(config.plugins)),
         ("disable", _names(config.disable)),
+        ("limits", ", ".join(f"{tag} = {most}" for tag, most in config.limits.items()) or "none"),
         ("autoload", f"{'yes' if config.autoload.value else 'no'}  ({config.autoload.source})"),
     ]
     lines = table(rows)
@@ -84,6 +85,7 @@ def _as_data(project: Project, found: dict[str, dict[str, Any]]) -> dict[str, An
         "file": None if config.file is None else str(config.file),
         "plugins": [_value(one) for one in config.plugins],
         "disable": [_value(one) for one in config.disable],
+        "limits": config.limits,
         "autoload": _value(config.autoload),
         "adapters": {
             kind: {**one, "problem": one["problem"] or None, "settings": settings_as_data(one["settings"])}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "plugin_option")
+__all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "limit_option", "plugin_option")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +44,27 @@ def adapter_options(*kinds: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def limit_option() -> Callable[[F], F]:
+    """Add ``--limit TAG=NUMBER``, which takes the place of the limits of the project file."""
+    return click.option(
+        "--limit",
+        metavar="TAG=NUMBER",
+        multiple=True,
+        callback=_limits,
+        help="Have at most so many jobs at once of tasks with a tag.",
+    )
+
+
+def _limits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[tuple[str, int]]:
+    found = []
+    for text in texts:
+        tag, _equals, most = text.rpartition("=")
+        if not tag or not (most.isascii() and most.isdigit()) or int(most) < 1:
+            raise click.BadParameter(f"{text!r} must be a tag and a whole number from 1 on, such as db=2")
+        found.append((tag, int(most)))
+    return found
 
 
 def completing(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:

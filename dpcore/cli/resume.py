@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dpcore.cli.options import adapter_options, completing, plugin_option
+from dpcore.cli.options import adapter_options, completing, limit_option, plugin_option
 
 __all__ = ("resume",)
 
@@ -16,6 +16,7 @@ __all__ = ("resume",)
 @click.option("--from", "from_", metavar="TASK", multiple=True, help="Run this task again, and all that waits for it.")
 @click.option("--changed", is_flag=True, help="Run again what has changed since, and all that waits for it.")
 @adapter_options("executor", "io", "broker", "store")
+@limit_option()
 @click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
 @click.option("-v", "--verbose", count=True, help="Tell what is logged: -v from the level info on, -vv everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr.")

@@ -28,6 +28,7 @@ _HELD = 30.0  # seconds that a run is nobody else's while it is removed
 def resume_and_tell(name: str, plugin: tuple[str, ...], told: Told, given: dict[str, Any]) -> int:
     """Run what is left of a run as the options *given* say; return the exit code."""
     adapters = {kind: given.pop(kind) for kind in DEFAULTS}
+    limits = dict(given.pop("limit")) or None
     record = _record(name, plugin, adapters["store"])
     if not record.source:
         raise Refusal(
@@ -41,7 +42,7 @@ def resume_and_tell(name: str, plugin: tuple[str, ...], told: Told, given: dict[
     async def resume(app: App) -> Result:
         return await app.resume(record.run_id, **given, check=False)
 
-    return drive_and_tell(partial(load, record.source), plugin, told, choose, resume)
+    return drive_and_tell(partial(load, record.source), plugin, told, choose, resume, limits)
 
 
 def remove_and_tell(

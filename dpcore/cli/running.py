@@ -46,6 +46,7 @@ def run_and_tell(target: str, plugin: tuple[str, ...], told: Told, given: dict[s
     """Run the tasks of *target* as the options *given* say; return the exit code."""
     adapters = {kind: given.pop(kind) for kind in DEFAULTS}
     options = {name: given.pop(name) for name in ("fail_fast", "keep")}
+    limits = dict(given.pop("limit")) or None
     selection = Selection.of(**given)
 
     def choose(project: Project) -> dict[str, Value]:
@@ -57,7 +58,7 @@ def run_and_tell(target: str, plugin: tuple[str, ...], told: Told, given: dict[s
             arguments["from_run"] = (await selected(await app.store(), selection.from_run)).record.run_id
         return await app.run(*selection.selection, **arguments, **options, check=False)
 
-    return drive_and_tell(partial(load, target), plugin, told, choose, run)
+    return drive_and_tell(partial(load, target), plugin, told, choose, run, limits)
 
 
 def drive_and_tell(
@@ -66,6 +67,7 @@ def drive_and_tell(
     told: Told,
     choose: Callable[[Project], dict[str, Value]],
     run: Callable[[App], Awaitable[Result]],
+    limits: dict[str, int] | None = None,
 ) -> int:
     """Have an App *run* the tasks that *load* gives, on the adapters that *choose* says; return the exit code."""
     with Interrupts() as interrupts, told_log(told.verbose), _output(told.as_json) as out:
@@ -73,7 +75,8 @@ def drive_and_tell(
         choices: dict[str, Any] = choose(project)
         project.check(choices)
         source = load()
-        app = App(source.registry, plugins=project.plugins, config=project.config, source=source.recorded, **choices)
+        choices |= {"plugins": project.plugins, "config": project.config, "source": source.recorded}
+        app = App(source.registry, limits=limits, **choices)
         with _report(sys.stderr if told.as_json else out, source.shown, told.quiet) as report:
             interrupts.before_end = report.close
             if not told.quiet:

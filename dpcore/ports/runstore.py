@@ -47,6 +47,7 @@ class RunRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     fingerprint: str = ""
     fail_fast: bool = False
     keep: str = "all"
+    priority: int = 0
     nominal: str | None = None
     tasks: int = 0
     counts: dict[str, int] = {}

@@ -64,7 +64,7 @@ def test_files_and_folders_are_completed(completed, write):
 
 
 def test_adapters_are_completed_also_those_of_plugins(completed, write):
-    assert completed("run", "flow.py", "--executor", "") == ["inline", "threads"]
+    assert completed("run", "flow.py", "--executor", "") == ["inline", "threads", "multiprocess"]
     write("dpcore.toml", "plugins = ['not_there']")
     assert completed("pl") == ["plan", "plugins"]
     assert completed("run", "flow.py", "--executor", "") == []

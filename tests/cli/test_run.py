@@ -364,6 +364,36 @@ def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
     assert not [*folder.glob(".dpcore/runs/*/orders/*.pkl")]
 
 
+ALONE = """
+import threading
+from dpcore import task
+
+busy = threading.Lock()
+
+def alone() -> None:
+    assert busy.acquire(blocking=False), "another one runs"
+    with open(__file__) as file:
+        file.read()
+    busy.release()
+
+for number in range(40):
+    task(name=f"load{number}", tags=["db"])(alone)
+"""
+
+
+def test_limits_are_those_of_the_options_and_else_of_the_project_file(command, write, folder):
+    write("alone.py", ALONE)
+    assert "succeeded: 40 tasks" in command("run", "alone.py", "--limit", "db=1", "--executor", "threads").stdout
+    write("dpcore.toml", "[limits]\ndb = 1\n")
+    assert "succeeded: 40 tasks" in command("run", "alone.py", "--executor", "threads").stdout
+
+
+@pytest.mark.parametrize("text", ["db", "db=0", "=1", "db=x", "db=-1"])
+def test_a_limit_that_is_none_is_refused_in_words(command, orders, text):
+    said = command("run", "orders.py", "--limit", text, code=2).stderr
+    assert "must be a tag and a whole number from 1 on, such as db=2" in " ".join(said.split())
+
+
 # ---------------------------------------------------------------- adapters
 
 
@@ -372,7 +402,7 @@ def test_fail_fast_and_keep_are_passed_on(command, write, orders, folder):
     [
         (
             ["--executor", "thread"],
-            "no plugin offers the executor 'thread' (there are: 'inline', 'threads'); did you mean",
+            "no plugin offers the executor 'thread' (there are: 'inline', 'threads', 'multiprocess'); did you mean",
         ),
         (["--executor", "threads?slot=2"], "executor 'threads': setting 'slot' is unknown"),
         (["--executor", "threads?slots=many"], "setting 'slots' = 'many', from --executor, does not convert"),
