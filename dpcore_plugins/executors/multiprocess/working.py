@@ -276,6 +276,10 @@ class _Worker:
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             outcome: Outcome = loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if self.is_stopping:
+                raise _Stopped from None
+            raise
         finally:
             self._cancel = None
             if left := asyncio.all_tasks(loop):  # what the body has begun and not awaited
