@@ -531,7 +531,7 @@ class AppStateError(DpcoreError, RuntimeError):
 
 
 class UnguardedScriptError(DpcoreError, RuntimeError):
-    """A script that another process loads for its tasks starts a run instead."""
+    """A file that the command line, or another process, loads for its tasks starts a run instead."""
 
     def __init__(self, script: str) -> None:
         super().__init__(script)

@@ -12,6 +12,8 @@ import re
 import sys
 import traceback as tracebacks
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
 from importlib import import_module
@@ -43,6 +45,7 @@ __all__ = (
     "check_id",
     "described",
     "load_script",
+    "loading_only",
     "qualified",
     "writable",
 )
@@ -301,7 +304,7 @@ def _module(module: str, file: str | None, name: str) -> ModuleType:
     if module == "__main__":
         return _script(file, name)
     try:
-        return import_module(module)
+        return _imported(module, file)
     except ModuleNotFoundError as error:
         if file is None or error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
@@ -310,6 +313,11 @@ def _module(module: str, file: str | None, name: str) -> ModuleType:
         if str(folder) in sys.path:
             raise FunctionNotFoundError(f"{module}.{name}", f"there is no module {module!r} in {folder}") from error
         sys.path.append(str(folder))
+        return _imported(module, file)
+
+
+def _imported(module: str, file: str | None) -> ModuleType:
+    with loading_only(file or module):
         return import_module(module)
 
 
@@ -343,24 +351,31 @@ def load_script(file: str, package: str | None = None) -> ModuleType:
     if package:
         loaded.__package__ = package
     sys.modules["__mp_main__"] = loaded
-    vars(loaded)[_LOADING] = file
     try:
-        spec.loader.exec_module(loaded)
+        with loading_only(file):
+            spec.loader.exec_module(loaded)
     except BaseException:
         del sys.modules["__mp_main__"]
         raise
-    finally:
-        vars(loaded).pop(_LOADING, None)
     return loaded
 
 
-_LOADING = "__dpcore_loading__"
+_loading: ContextVar[str | None] = ContextVar("dpcore_loading", default=None)
+
+
+@contextmanager
+def loading_only(file: str) -> Iterator[None]:
+    """Have it known that *file* is loaded here for its tasks only, so that it starts no run."""
+    token = _loading.set(file)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
 
 
 def script_being_loaded() -> str | None:
-    """Return the script whose top level runs now for its tasks only; None if there is none."""
-    script: str | None = vars(sys.modules.get("__mp_main__", sys)).get(_LOADING)
-    return script
+    """Return the file whose top level runs now for its tasks only; None if there is none."""
+    return _loading.get()
 
 
 def qualified(thing: object) -> str:

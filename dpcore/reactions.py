@@ -26,7 +26,7 @@ from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
 from dpcore.ports.runstore import RunHistory
 from dpcore.runs import Run
-from dpcore.words import counted, printed
+from dpcore.words import counted, cut, printed
 
 __all__ = (
     "REQUESTS",
@@ -47,6 +47,7 @@ _log = logging.getLogger("dpcore.reactions")
 
 _TOO_SLOW = "the broker took too long, and was not told of"
 _LONGEST_NAME = 60  # of a reaction, as a part of a group's name
+_MOST_SAID = 10_000  # characters of an error in an event; its outcome has all of it
 _MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
 
 Params = Mapping[str, Any] | Callable[[Event], Mapping[str, Any]]
@@ -224,7 +225,11 @@ def _finished(run: Run) -> RunFinished:
             for name, outcome in outcomes.items()
             if outcome.state is State.SUCCEEDED and (where := _where(outcome.result)) is not None
         },
-        errors={name: described(outcome.error) for name, outcome in outcomes.items() if outcome.error is not None},
+        errors={
+            name: cut(described(outcome.error), _MOST_SAID)
+            for name, outcome in outcomes.items()
+            if outcome.error is not None
+        },
         reason=run.reason,
         metadata=metadata,
         correlation_id=correlation,
@@ -238,7 +243,7 @@ def _changed(run: Run, task: str, attempt: int, state: State, outcome: Outcome |
     )
     if outcome is not None:
         told.result, told.duration = _where(outcome.result), outcome.duration
-        told.error = described(outcome.error) if outcome.error is not None else outcome.reason
+        told.error = cut(described(outcome.error), _MOST_SAID) if outcome.error is not None else outcome.reason
     return told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ("Shown", "counted", "listed", "nearest", "printable", "printed")
+__all__ = ("Shown", "counted", "cut", "listed", "nearest", "printable", "printed")
 
 _MOST_NAMES = 500  # that are compared letter by letter, at 20 us each
 _LONGEST_NAME = 200
@@ -52,6 +52,15 @@ def printed(value: object, most: int = 200) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001  (to say what is wrong with a value must not fail because of it)
         return f"<{type(value).__qualname__} that cannot be printed>"
+    return cut(text, most)
+
+
+def cut(text: str, most: int) -> str:
+    """Return *text* up to *most* characters, and how many it has.
+
+    >>> cut("abc", 3), cut("abcd", 3)
+    ('abc', 'abc... (4 characters)')
+    """
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 

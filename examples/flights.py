@@ -6,6 +6,7 @@ Needs ``pip install 'dpcore[examples]'``.  Run all of it, or a part of it::
     dpcore run examples/flights.py
     dpcore run examples/flights.py --param month=2 --param out=february
     dpcore run examples/flights.py +by_carrier
+    dpcore resume latest                    # what is left of it, should it have been killed: kill -9
 
 The tables of the report are written as CSV into the folder ``flights-report``; its text is also the value of
 the task ``report``.
@@ -132,7 +133,7 @@ def delays(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
 
 @task(tags=["aggregate"])
 def months(joined: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Give out one month after the other: each is a result of its own, stored under its own ref."""
+    """Give out one month after the other: each is a result of its own, and can be read while the next is made."""
     for month, rows in joined.groupby("month"):
         current_job().log.info("month %s has %d departures", month, len(rows))
         yield rows
@@ -140,7 +141,7 @@ def months(joined: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 @task(tags=["aggregate"])
 def by_month(months: Iterator[pd.DataFrame]) -> pd.DataFrame:
-    """Collect the months, of which only one at a time is in memory."""
+    """Collect the months as they come, of which only one at a time is in memory."""
     table = pd.concat([delays(rows, "month") for rows in months], ignore_index=True)
     return table.assign(name=[calendar.month_name[month] for month in table["month"]])
 

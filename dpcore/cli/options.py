@@ -12,7 +12,7 @@ __all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "limit_option",
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULTS: Mapping[str, str] = {
-    "executor": "threads",
+    "executor": "multiprocess",
     "io": "filesystem:.dpcore/runs",
     "broker": "memory",
     "store": "sqlite:.dpcore/runs.db",

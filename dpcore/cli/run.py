@@ -39,7 +39,7 @@ def run(
     Examples:
       dpcore run orders.py
       dpcore run orders.py +total --param day=2026-11-22
-      dpcore run shop.orders --tag nightly --executor threads?slots=4 --json
+      dpcore run shop.orders --tag nightly --executor threads --json
     """
     from dpcore.cli.running import Told, run_and_tell  # what --help need not wait for
 

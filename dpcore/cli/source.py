@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from dpcore.cli.refusal import Refusal, users_traceback
+from dpcore.errors import UnguardedScriptError
+from dpcore.jobs import loading_only
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
 from dpcore.words import listed, nearest
@@ -141,7 +143,10 @@ def _put_first(folder: Path) -> None:
 
 def _imported(name: str, shown: str) -> ModuleType:
     try:
-        return import_module(name)
+        with loading_only(shown):
+            return import_module(name)
+    except UnguardedScriptError:
+        raise  # which says all there is to say
     except SyntaxError as error:
         text = (error.text or "").strip()
         line = f"{error.filename}:{error.lineno}" if error.lineno else error.filename or shown

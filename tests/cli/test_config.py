@@ -16,7 +16,7 @@ def dpcore_executors():
 
 
 def test_every_adapter_is_there_with_its_settings_and_their_sources(command, write, folder, monkeypatch):
-    write("dpcore.toml", "io = 'filesystem:./results'\ndisable = ['acme']\n[executors.threads]\nslots = 7\n")
+    write("dpcore.toml", "io = 'filesystem:./results'\ndisable = ['acme']\n[executors.multiprocess]\nworkers = 7\n")
     monkeypatch.setenv("DPCORE_IO_FILESYSTEM_SYNC", "1")
     said = command("config", "--store", "memory").stdout
     lines = [re.split("  +", line.strip()) for line in said.splitlines()]
@@ -25,14 +25,14 @@ def test_every_adapter_is_there_with_its_settings_and_their_sources(command, wri
         ["file", str(folder / "dpcore.toml")],
         ["disable", "acme (dpcore.toml)"],
         ["autoload", "no", "(DPCORE_PLUGIN_AUTOLOAD)"],
-        ["executor = threads", "(default)"],
+        ["executor = multiprocess", "(default)"],
         ["io = filesystem:./results", "(dpcore.toml)"],
         ["path", "str | Path", repr(str(folder / "results")), "dpcore.toml", "(default: '.dpcore/runs')"],
         ["store = memory", "(--store)"],
     ):
         assert line in lines
-    slots = next(line for line in lines if line[0] == "slots")
-    assert slots[:4] == ["slots", "int", "7", "dpcore.toml [executors.threads]"]  # its default is the machine's
+    workers = next(line for line in lines if line[0] == "workers")
+    assert workers[:4] == ["workers", "int | None", "7", "dpcore.toml [executors.multiprocess]"]
 
 
 def test_json_has_the_same(command, write, folder):

@@ -3,10 +3,12 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,13 @@ each = pytest.mark.parametrize(
 )
 
 
+each_executor = pytest.mark.parametrize(
+    ("executor", "stream"),
+    [("threads", "stdout"), ("multiprocess?grace=60", "stderr")],  # which shows the output of workers
+    ids=["threads", "multiprocess"],
+)
+
+
 def wait_for(process, line, stream="stdout"):
     """Read what the process prints until *line*."""
     read = []
@@ -70,11 +79,34 @@ def wait_for(process, line, stream="stdout"):
     pytest.fail(f"it ended without saying {line!r}, but {read}: {process.stderr.read()}")
 
 
+@pytest.fixture
+def started():
+    """What has come of a process: a handle of each, which can be read when it has ended."""
+    handles = []
+
+    def started(pid):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                handles.append(os.pidfd_open(child))
+                started(child)
+        return handles
+
+    yield started
+    for handle in handles:
+        os.close(handle)
+
+
+def all_end(handles):
+    """Wait until all have ended, for some seconds at the most."""
+    return all(select.select([one], [], [], 10)[0] for one in handles)
+
+
 @each
-def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, number, reason):
+@each_executor
+def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, number, reason, executor, stream):
     write("waiting.py", WAITING)
-    process = start("run", "waiting.py")
-    wait_for(process, "body runs")
+    process = start("run", "waiting.py", "--executor", executor)
+    wait_for(process, "body runs", stream)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "")
@@ -89,13 +121,30 @@ def test_a_signal_cancels_an_async_task_and_is_recorded(start, command, write, n
 @each
 def test_a_task_that_is_stuck_on_a_thread_does_not_keep_the_process(start, command, write, number, reason):
     write("stuck.py", STUCK)
-    process = start("run", "stuck.py", "--json")
+    process = start("run", "stuck.py", "--json", "--executor", "threads")
     wait_for(process, "body runs", "stderr")
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "the code of 'stuck' is still running on a thread and cannot be stopped; ending the process" in err
     assert json.loads(out)["reason"] == reason
+    assert "cancelled" in command("runs").stdout
+
+
+@each
+def test_a_task_that_is_stuck_on_a_worker_is_stopped_and_no_process_is_left(
+    start, started, command, write, number, reason
+):
+    write("stuck.py", STUCK)
+    process = start("run", "stuck.py", "--json")
+    wait_for(process, "body runs", "stderr")
+    handles = started(process.pid)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(out)["reason"]) == (130, reason)
+    assert "still running" not in err
+    assert len(handles) >= 2, "a worker, and the process that has forked it"
+    assert all_end(handles)
     assert "cancelled" in command("runs").stdout
 
 
@@ -174,7 +223,8 @@ def test_a_terminal_that_is_closed_cancels_the_run_and_that_is_recorded(command,
     assert (shown["state"], shown["reason"]) == ("cancelled", "SIGHUP")
 
 
-def test_a_second_signal_ends_the_process_at_once(start, command, write):
+@each_executor
+def test_a_second_signal_ends_the_process_at_once(start, started, command, write, executor, stream):
     write(
         "stubborn.py",
         """
@@ -191,13 +241,15 @@ def test_a_second_signal_ends_the_process_at_once(start, command, write):
                     await anyio.sleep_forever()
         """,
     )
-    process = start("run", "stubborn.py")
-    wait_for(process, "body runs")
+    process = start("run", "stubborn.py", "--executor", executor)
+    wait_for(process, "body runs", stream)
+    handles = started(process.pid)
     process.send_signal(signal.SIGINT)
-    wait_for(process, "cleaning up")
+    wait_for(process, "cleaning up", stream)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "dpcore: ended at once; what was not recorded is lost\n")
+    assert all_end(handles)
     assert "running" in command("runs").stdout
 
 
@@ -276,10 +328,11 @@ def test_a_signal_while_a_run_begins_cancels_it_and_is_recorded(start, command, 
     assert "cancelled  0/3" in command("runs").stdout
 
 
-def test_a_run_that_was_killed_keeps_what_it_had_recorded(start, command, write):
+@each_executor
+def test_a_run_that_was_killed_keeps_what_it_had_recorded(start, command, write, executor, stream):
     write("waiting.py", WAITING)
-    process = start("run", "waiting.py")
-    wait_for(process, "body runs")
+    process = start("run", "waiting.py", "--executor", executor)
+    wait_for(process, "body runs", stream)
     process.kill()
     process.wait(30)
     assert "running  1/3" in command("runs").stdout
@@ -299,7 +352,7 @@ def test_a_task_that_took_too_long_is_waited_for_and_named(start, write, folder)
             open("go").read()
         """,
     )
-    process = start("run", "late.py")
+    process = start("run", "late.py", "--executor", "threads")
     wait_for(process, "waiting for the code of 'late', which is still running on a thread; Ctrl-C ends it", "stderr")
     assert process.poll() is None
     (folder / "go").write_text("")
@@ -309,7 +362,7 @@ def test_a_task_that_took_too_long_is_waited_for_and_named(start, write, folder)
 
 def test_ctrl_c_ends_the_waiting_for_such_a_task(start, write):
     write("late.py", STUCK.replace("@task", "@task(timeout=0.05)"))
-    process = start("run", "late.py")
+    process = start("run", "late.py", "--executor", "threads")
     wait_for(process, "Ctrl-C ends it", "stderr")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

@@ -63,7 +63,7 @@ def stuck(flow, start):
     """A run that is stuck in its second task, in a process of its own."""
     flow(STICKS)
     process = start("run", "flow.py", "--param", "day=monday")
-    for line in process.stdout:
+    for line in process.stderr:  # which shows what workers print
         if "stuck" in line:
             break
     return process

@@ -225,9 +225,10 @@ def test_warnings_that_are_logged_are_seen_and_more_if_that_is_asked_for(start, 
 
 def test_whoever_sets_up_logging_has_the_say(start, write):
     write("logs.py", "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n" + LOGGING)
-    _, err = start("run", "logs.py").communicate(timeout=60)
-    assert err.splitlines()[:2] == ["MINE at import", "MINE a detail"]
-    assert "warning  " not in err
+    for executor in ("threads", "multiprocess"):  # a worker imports the file too, so that is told of it once more
+        _, err = start("run", "logs.py", "--executor", executor).communicate(timeout=60)
+        assert [*dict.fromkeys(err.splitlines())][:2] == ["MINE at import", "MINE a detail"]
+        assert "warning  " not in err
 
 
 # ---------------------------------------------------------------- for programs
@@ -275,6 +276,14 @@ def test_nothing_else_gets_onto_stdout_beside_json(start, write):
         assert f"{word}" in err
     out, err = start("plan", "loud.py", "--format", "json").communicate(timeout=60)
     assert json.loads(out)["order"] == ["loud"]
+
+
+def test_what_a_task_prints_on_a_worker_is_beside_the_report_and_not_in_it(start, write):
+    write("prints.py", "from dpcore import task\n@task\ndef prints():\n    print('printed')\n")
+    out, err = start("run", "prints.py").communicate(timeout=60)
+    assert ("succeeded  prints" in out, err) == (True, "printed\n")
+    out, err = start("run", "prints.py", "--executor", "threads").communicate(timeout=60)
+    assert ("printed\n" in out, err) == (True, "")
 
 
 def test_a_reader_who_goes_away_does_not_disturb_the_run(start, write, command):

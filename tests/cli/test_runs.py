@@ -76,7 +76,7 @@ def test_one_run_is_shown_task_by_task(command, recorded):
     lines = [re.split(r"  +", line) for line in said.splitlines()]
     fields = dict(line for line in lines if len(line) == 2)
     assert (fields["run"], fields["state"], fields["tasks"]) == (recorded[1], "failed", "0 of 2 succeeded")
-    assert (fields["params"], fields["executor"]) == ("day='bad'", "threads")
+    assert (fields["params"], fields["executor"]) == ("day='bad'", "multiprocess")
     assert fields["source"].endswith("flow.py")
     assert fields["selected"] == "every task"
     drawn = said.partition("\n\n")[2].splitlines()
@@ -177,7 +177,7 @@ def test_of_a_run_that_never_ended_it_is_said_when_it_was_last_heard_of(start, c
         "dies.py",
         "import os\nfrom dpcore import task\n@task\ndef one() -> int: return 1\n@task\ndef dies(one: int): os._exit(9)",
     )
-    start("run", "dies.py").communicate(timeout=60)
+    start("run", "dies.py", "--executor", "threads").communicate(timeout=60)
     assert re.search(r"^running +1/2 .* last heard of \d+\.\d+ s ago", command("runs").stdout, re.MULTILINE)
     said = command("runs", "show", "latest").stdout
     assert re.search(r"^heard of +\d{4}-.*, .* s ago; nothing more will come if its program was killed$", said, re.M)

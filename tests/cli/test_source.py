@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,23 @@ def test_a_module_is_imported_by_its_name_from_the_current_folder(command, write
 def test_the_record_says_where_the_tasks_are_from(command, orders):
     command("run", "orders.py")
     assert str(orders) in command("runs", "show", "latest").stdout
+
+
+@pytest.mark.parametrize("target", ["bare.py", "bare"])
+@pytest.mark.parametrize("called", ["run", "plan", "tasks"])
+def test_a_file_that_starts_a_run_by_itself_is_told_what_to_write_and_starts_none(command, write, called, target):
+    lines = (
+        "import dpcore",
+        "own = dpcore.Registry()",
+        "own.task(name='one')(lambda: open('ran', 'x'))",
+        "dpcore.run(registry=own)",
+    )
+    write("bare.py", "\n".join(lines))
+    said = command(called, target, code=2)
+    assert (said.stdout, "Traceback" in said.stderr) == ("", False)
+    assert f"{target} starts a run when it is only loaded for its tasks" in said.stderr
+    assert 'put what starts it under: if __name__ == "__main__":' in said.stderr
+    assert not Path("ran").exists()
 
 
 # ---------------------------------------------------------------- registries

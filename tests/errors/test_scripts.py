@@ -61,6 +61,27 @@ def test_an_unguarded_script_is_told_what_to_write_each_time_it_is_loaded(start,
     assert output("-c", WORKER, script) == ["loaded", told] * 2
 
 
+IMPORTING = """
+import dpcore
+{imports}
+
+if __name__ == "__main__":
+    result = dpcore.run(executor="multiprocess?workers=1", check=False)
+    print(result.outcomes["one"].state, result.outcomes["one"].error)
+"""
+
+
+def test_a_module_that_starts_a_run_where_a_worker_imports_it_is_told_too(tmp_path):
+    """In the program it may do so; in a worker it would run all of it once more."""
+    module = tmp_path / "flow.py"
+    module.write_text(SCRIPT.format(start=STARTS["run"]))
+    script = tmp_path / "program.py"
+    script.write_text(IMPORTING.format(imports="import flow"))
+    *before, after = output(script)
+    assert before == ["loaded", "{'one': 1}"]
+    assert after.startswith(f"failed {module} starts a run when it is only loaded for its tasks")
+
+
 def test_a_guarded_script_is_loaded_once_and_gives_its_tasks(tmp_path):
     script = tmp_path / "orders.py"
     script.write_text(SCRIPT.format(start=f'if __name__ == "__main__":\n    {STARTS["run"]}'))
