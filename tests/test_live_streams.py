@@ -435,8 +435,8 @@ async def test_jobs_that_wait_for_each_other_are_stopped_and_leave_no_thread(tas
     @tasks.task
     def total(days: Iterator[int]) -> int:
         next(days)
-        asked.set()
         try:
+            asked.set()  # from now on it may be stopped anywhere
             return sum(days)
         finally:
             cleaned.set()
