@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import anyio
 import pytest
@@ -140,11 +141,12 @@ def registry(program, bodies: Bodies, lead: int) -> dpcore.Registry:
         elif is_async:
             code = (
                 f"async def t{at}({source}) -> AsyncIterator[tuple]:\n"
-                f"    async for one in bodies.stream_async({at}, [{names}]):\n        yield one\n"
+                f"    async with aclosing(bodies.stream_async({at}, [{names}])) as made:\n"
+                "        async for one in made:\n            yield one\n"
             )
         else:
             code = f"def t{at}({source}) -> Iterator[tuple]:\n    yield from bodies.stream({at}, [{names}])\n"
-        namespace = {"bodies": bodies, "AsyncIterator": AsyncIterator, "Iterator": Iterator}
+        namespace = {"bodies": bodies, "aclosing": aclosing, "AsyncIterator": AsyncIterator, "Iterator": Iterator}
         exec(code, namespace)
         found.task(
             dependencies=[f"t{up}" for up in spec["ups"]],
