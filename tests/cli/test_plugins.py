@@ -272,7 +272,7 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong(command, folder, monkey
 def test_the_doctor_finds_what_is_wrong_with_plugins(command, plugin, write):
     plugin("acme")
     plugin("beta")
-    plugin("gamma", hook="executors", name="threads")
+    plugin("gamma", hook="executors", name="multiprocess")
     plugin("delta", hook="queues", name="newer", api=9)
     write("broken.py", "import surely_not_there")
     write("loud_commands.py", "from dpcore import Command\ndef dpcore_commands(): return [Command('run', 'a:b')]")
@@ -281,10 +281,10 @@ def test_the_doctor_finds_what_is_wrong_with_plugins(command, plugin, write):
     for words in (
         "wrong   plugin broken: is broken: ",
         "wrong   broker loud: is offered by 2 plugins; say loud@acme or loud@beta",
-        "wrong   executor threads: is offered by 2 plugins (one shadows what ships with dpcore); say",
+        "wrong   executor multiprocess: is offered by 2 plugins (one shadows what ships with dpcore); say",
         "wrong   queue newer@delta: is written for version 9 of its port, and this dpcore takes 1 to 1",
         "wrong   command run: of plugin loud_commands is refused",
-        "wrong   executor, chosen by default: the executor 'threads' is offered by",
+        "wrong   executor, chosen by default: the executor 'multiprocess' is offered by",
         ": 6 things wrong",
     ):
         assert words in said

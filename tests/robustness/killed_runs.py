@@ -228,6 +228,12 @@ def ended(found: RunHistory | None) -> Counter[tuple[str, int | None]]:
     return Counter((change.task, change.index) for change in changes if change.state in ENDED)
 
 
+def finished(dag: Dag, found: RunHistory | None) -> set[tuple[str, int | None]]:
+    """Return what has ended for good: an item of a stream has not before the task that makes the stream."""
+    all_ended = {*ended(found)}
+    return {(name, index) for name, index in all_ended if index is None or (dag.registry[name].each, None) in all_ended}
+
+
 def waiting(found: RunHistory | None) -> set[tuple[str, int | None]]:
     """Return what has failed, which is recorded, and is to be tried again."""
     last = {(change.task, change.index): change for change in (found.changes if found is not None else [])}
@@ -315,7 +321,7 @@ def one_run(folder: Path, seed: int, executor: str, tally: Tally, times: int) ->
         assert not {pid for *_, pid in now} & before_now, "somebody was still at work"
         before_now |= {pid for *_, pid in now}
         assert max(Counter(now).values(), default=1) == 1, "an attempt ran twice in one program"
-        done = set(ended(found))
+        done = finished(dag, found)
         tally.twice += len(began & begun)
         begun |= began
         if was_killed:
@@ -333,7 +339,8 @@ def one_run(folder: Path, seed: int, executor: str, tally: Tally, times: int) ->
 def check(dag: Dag, found: RunHistory, ran: list[Executed], folder: Path) -> None:
     """Compare what is recorded, and the results, with the truth."""
     assert found.record.state is State.SUCCEEDED, found.record
-    assert {name: count for name, count in ended(found).items() if count > 1} == {}, "ended twice"
+    twice = {name: count for (name, index), count in ended(found).items() if index is None and count > 1}
+    assert twice == {}, "ended twice"
     assert {name: change.state for name, change in found.tasks.items()} == dag.ends
     assert found.record.counts == Counter(map(str, dag.ends.values()))
     io = FilesystemIO(path=folder / "results")

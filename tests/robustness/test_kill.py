@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dpcore_plugins import MultiprocessExecutor
+
 
 def test_300_killed_writers_leave_no_torso_and_lose_no_value(programs, tmp_path):
     (done,) = programs("killed_writers.py", ["results", tmp_path / "results", 300, 7])
@@ -39,6 +41,5 @@ def test_100_killed_programs_with_worker_processes_leave_none_and_are_resumed(pr
     assert done["runs"] > 3
     assert done["twice"] > 0
     assert done["executions"] > 10 * done["runs"]
-    assert (
-        done["most"] <= 20
-    )  # the ten that two workers are given at once, and as many whose outcomes are being recorded
+    # What two workers are given at once, and as many whose outcomes are being recorded.
+    assert done["most"] <= 2 * MultiprocessExecutor(workers=2).window
