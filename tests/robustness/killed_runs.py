@@ -229,9 +229,14 @@ def ended(found: RunHistory | None) -> Counter[tuple[str, int | None]]:
 
 
 def finished(dag: Dag, found: RunHistory | None) -> set[tuple[str, int | None]]:
-    """Return what has ended for good: an item of a stream has not before the task that makes the stream."""
-    all_ended = {*ended(found)}
-    return {(name, index) for name, index in all_ended if index is None or (dag.registry[name].each, None) in all_ended}
+    """Return what has ended for good: an item of a stream has when the attempt has that made what it is mapped over."""
+    done: set[tuple[str, int | None]] = set()
+    for change in found.changes if found is not None else []:
+        if change.state in ENDED:
+            done.add((change.task, change.index))
+        elif change.index is None:  # it begins, or is to begin: what was made of an attempt before is void
+            done = {(name, at) for name, at in done if at is None or dag.registry[name].each != change.task}
+    return {(name, at) for name, at in done if at is None or (dag.registry[name].each, None) in done}
 
 
 def waiting(found: RunHistory | None) -> set[tuple[str, int | None]]:
