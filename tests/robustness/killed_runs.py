@@ -34,6 +34,7 @@ from dpcore_plugins import FilesystemIO, SqliteRunStore
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.SKIPPED, State.CANCELLED})
 RUN = "run"
 PATIENCE = 10.0
+MOST_KILLS = 15  # of one run, which is then left to end: so that runs end on a slow machine, too
 
 
 def digest(name: str, *inputs: object) -> int:
@@ -308,7 +309,8 @@ def one_run(folder: Path, seed: int, executor: str, tally: Tally, times: int) ->
     before_now: set[int] = set()  # processes of the programs before
     sessions = 0
     while True:
-        after = instant.random() * instant.choice([0.02, 0.06, 0.15]) if tally.kills < times else 60.0
+        is_left = tally.kills >= times or sessions >= MOST_KILLS
+        after = 60.0 if is_left else instant.random() * instant.choice([0.02, 0.06, 0.15])
         loop = instant.choice(["asyncio", "trio"])
         # Worker processes take their time to be there: the instant is counted from when so many tasks have begun.
         size = log.stat().st_size + (instant.randint(-5, 100) if executor.startswith("multiprocess") else 0)

@@ -25,7 +25,7 @@ def test_400_killed_programs_are_resumed_and_run_nothing_twice_that_had_ended(pr
     for done in (threads, inline):
         assert done["kills"] == 200
         assert done["sessions"] == done["kills"] + done["runs"]
-        assert done["runs"] > 5
+        assert done["runs"] > 10
         assert done["twice"] > 0  # some of them were killed in the middle of a task
         assert done["executions"] > 10 * done["runs"]
     assert inline["most"] <= 1  # the one at work, or whose outcome was being recorded
