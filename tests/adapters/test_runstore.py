@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -226,6 +227,49 @@ async def test_a_folder_that_cannot_be_made_is_said_in_the_words_of_the_system(t
     (tmp_path / "folder").mkdir()
     with pytest.raises(StoreError, match="Is a directory"):
         await use(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("asked", ["drop", "commit", "large commit"])
+async def test_whatever_is_asked_after_a_small_commit_waits_for_another_process(path, asked):
+    async def ask() -> object:
+        if asked == "drop":
+            return await store.drop("k")
+        return await store.commit("k", value=b"x" * (100_000 if asked == "large commit" else 1))
+
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"")  # which waits for nobody
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with anyio.move_on_after(0.5) as scope:
+                await ask()
+            assert scope.cancelled_caught, "it was to wait, and did not"
+        assert await ask()
+
+
+WRITES = """
+import os, sys, anyio
+from dpcore_plugins import SqliteRunStore
+async def main():
+    async with SqliteRunStore(path=sys.argv[1]) as store:
+        await store.commit("k", value=b"")
+        for _ in range(50):
+            await store.commit("k", entries=[bytes(60_000)])
+        os._exit(0)  # as if it were killed: nothing is closed
+anyio.run(main)
+"""
+
+
+async def test_the_log_stays_small_whoever_is_killed(path):
+    log = path.with_name(path.name + "-wal")
+    for _ in range(5):  # 3 MB each
+        await anyio.run_process([sys.executable, "-c", WRITES, str(path)])
+    assert log.stat().st_size < 8_000_000
+    async with SqliteRunStore(path=path) as store:
+        for _ in range(250):
+            await store.commit("k", entries=[bytes(60_000)])
+        assert log.stat().st_size < 8_000_000
+        found = await store.fetch("k", entries=True)
+        assert len(found.entries) == 500
 
 
 async def test_entering_twice_at_once_is_an_error(path):

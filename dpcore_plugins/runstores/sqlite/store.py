@@ -84,7 +84,7 @@ class SqliteRunStore(RunStore):
         self._waiting: deque[_Commit] = deque()
         # The loop's turns are taken by tasks; the guard is for a thread that a cancelled task left behind.
         self._guard = Lock()
-        self._unchecked = 0  # bytes in the log
+        self._unchecked = 0  # bytes in the log, about
         self._swift_from = 0.0  # when the event loop may write again
         self._waits = _PATIENCE  # seconds, for other processes: as the connection is set now
 
@@ -242,6 +242,8 @@ class SqliteRunStore(RunStore):
                 raise
             with folder_locked(self.path.parent, alone=True):
                 self._connection = self._opened_anew()
+        with suppress(OSError):  # of programs that were killed, which nobody has copied into the database
+            self._unchecked = self.path.with_name(f"{self.path.name}-wal").stat().st_size
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
@@ -294,13 +296,19 @@ class SqliteRunStore(RunStore):
 
     # ---------------------------------------------------------------- in the thread: writing
 
-    def _write_waiting(self) -> None:
+    @contextmanager
+    def _held(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection, in the thread: where it may wait for other processes."""
         with self._guard:
             self._wait_for_others(_PATIENCE)
+            yield self._entered()
+
+    def _write_waiting(self) -> None:
+        with self._held() as connection:
             self._write_all()
             if self._unchecked > _CHECKPOINT:
                 self._unchecked = 0
-                self._entered().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _write_all(self) -> None:
         connection = self._entered()
@@ -322,6 +330,7 @@ class SqliteRunStore(RunStore):
             commit.done = True
 
     def _wait_for_others(self, seconds: float) -> None:
+        """Have the connection wait so long for other processes, from now on; where it is held."""
         if seconds != self._waits:
             self._waits = seconds
             self._entered().execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
@@ -345,14 +354,14 @@ class SqliteRunStore(RunStore):
         return said
 
     def _drop(self, key: str) -> bool:
-        with self._guard, _transaction(self._entered(), "BEGIN IMMEDIATE") as connection:
+        with self._held() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
             connection.execute("DELETE FROM entry WHERE document = (SELECT id FROM document WHERE key = ?)", (key,))
             return connection.execute("DELETE FROM document WHERE key = ?", (key,)).rowcount > 0
 
     # ---------------------------------------------------------------- in the thread: reading
 
     def _fetch(self, key: str, entries: bool) -> Document | None:
-        with self._guard, _transaction(self._entered(), "BEGIN") as connection:
+        with self._held() as connection, _transaction(connection, "BEGIN"):
             row = connection.execute("SELECT id, value, version FROM document WHERE key = ?", (key,)).fetchone()
             if row is None:
                 return None
@@ -365,8 +374,8 @@ class SqliteRunStore(RunStore):
         upper = "AND key < :beyond" if beyond is not None else ""
         query = f"SELECT key, value, version FROM document WHERE key >= :prefix {upper} ORDER BY id DESC LIMIT :limit"
         asked = {"prefix": prefix, "beyond": beyond, "limit": -1 if limit is None else limit}
-        with self._guard:
-            rows = self._entered().execute(query, asked).fetchall()
+        with self._held() as connection:
+            rows = connection.execute(query, asked).fetchall()
         return [(key, Document(value, version)) for key, value, version in rows]
 
 
