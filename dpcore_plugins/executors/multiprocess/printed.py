@@ -21,15 +21,16 @@ class Printed:
     one
     >>> into.take_in(b"rk>two")
     two
+    >>> into.note("logged")  # which goes another way, and is heard before the job's end
     >>> into.ended(), into.rest()
-    ('one', 'two')
+    ('onelogged\\n', 'two')
     """
 
     def __init__(self, file: int, mark: bytes, echo: Callable[[str], object] | None) -> None:
         self._file, self._mark, self._echo = file, mark, echo
         self._held = b""  # what may be the beginning of a mark
         self._tail = bytearray()
-        self._done: deque[str] = deque()
+        self._done: deque[bytearray] = deque()  # of jobs that have not been heard to have ended
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read(self) -> bool:
@@ -48,7 +49,8 @@ class Printed:
         *ended, going_on = (self._held + data).split(self._mark)
         for part in ended:
             self._keep(part)
-            self._done.append(self.rest())
+            self._done.append(self._tail)
+            self._tail = bytearray()
         if not going_on:
             self._held = b""
             return
@@ -58,9 +60,7 @@ class Printed:
 
     def _keep(self, part: bytes) -> None:
         if part:
-            self._tail += part
-            if len(self._tail) > 2 * _MOST:
-                del self._tail[:-_MOST]
+            _add(self._tail, part)
             if self._echo is not None and (text := self._decoder.decode(part)):
                 self._echo(text)
 
@@ -74,16 +74,23 @@ class Printed:
             if not data:
                 break
             self.take_in(data)
-        return self._done.popleft() if self._done else self.rest()
+        return _text(self._done.popleft()) if self._done else self.rest()
 
     def note(self, line: str) -> None:
-        """Keep a line that the job did not print, but logged."""
-        self._tail += line.encode(errors="backslashreplace") + b"\n"
+        """Keep a line that was not printed but logged, by the job that is heard to end next."""
+        _add(self._done[0] if self._done else self._tail, line.encode(errors="backslashreplace") + b"\n")
 
     def rest(self) -> str:
         """Return what the job has printed that is going on, and forget it."""
-        if not self._tail:
-            return ""
-        text = self._tail[-_MOST:].decode(errors="replace")
-        self._tail.clear()
-        return text
+        tail, self._tail = self._tail, bytearray()
+        return _text(tail)
+
+
+def _add(tail: bytearray, part: bytes) -> None:
+    tail += part
+    if len(tail) > 2 * _MOST:
+        del tail[:-_MOST]
+
+
+def _text(tail: bytearray) -> str:
+    return tail[-_MOST:].decode(errors="replace") if tail else ""
