@@ -111,7 +111,7 @@ class _Template:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGCHLD))
         if process > 0:
             self._processes[number], self._numbers[process] = process, number
-            self._tell(FORKED, number, process)
+            self._tell(FORKED, number, 0)
 
     def _become_worker(self, parent: int, files: list[int]) -> NoReturn:
         code = 1

@@ -224,10 +224,10 @@ class Pool:
             self._plugins_sent,
         )
 
-    def _forked(self, number: int, pid: int) -> None:
-        worker = self._workers[number]
-        worker.pid, worker.thread = pid, f"{pid}/MainThread"
-        self._workers[number].leave_files()
+    def _forked(self, number: int) -> None:
+        for workers in (self._workers, self._retired):  # it may have done all that it is to do before this is heard
+            if (worker := workers.get(number)) is not None:
+                worker.leave_files()
 
     def _killed(self, number: int) -> None:
         if number in self._workers:
@@ -248,7 +248,7 @@ class Pool:
                         duration=seconds,
                         attempt=call.job.attempt,
                         where=where,
-                        worker=worker.thread,
+                        worker=f"{worker.pid}/MainThread",
                         output=worker.printed.ended(),
                     )
                 )
@@ -265,15 +265,15 @@ class Pool:
             if worker.calls and worker.calls[0].number == number:  # else it is of a thread that a job has left behind
                 worker.calls[0].hear(body) if kind == MESSAGE else worker.calls[0].ask(body)
         else:
-            self._hear_of_worker(worker, kind, body)
+            self._hear_of_worker(worker, kind, number, body)
 
-    def _hear_of_worker(self, worker: Worker, kind: int, body: bytes) -> None:
+    def _hear_of_worker(self, worker: Worker, kind: int, number: int, body: bytes) -> None:
         if kind == LOG:
             worker.printed.note(handled(body))
         elif kind == BEGUN:
             worker.calls[0].begin()
         elif kind == READY:
-            worker.is_ready = True
+            worker.is_ready, worker.pid = True, number
             self._failures = 0
             self._next_begins(worker)
             self._free(worker)

@@ -41,7 +41,7 @@ class Template:
     def __init__(
         self,
         loop: Loop,
-        forked: Callable[[int, int], object],
+        forked: Callable[[int], object],
         killed: Callable[[int], object],
         died: Callable[[int, int | None], object],
         lost: Callable[[str], object],
@@ -97,7 +97,7 @@ class Template:
             what, number, value = TELL.unpack_from(self._said)
             self._said = self._said[TELL.size :]
             if what == FORKED:
-                self._forked(number, value)
+                self._forked(number)
             elif what == DIED:
                 self._died(number, value)
             elif what == KILLED:

@@ -167,8 +167,7 @@ class Worker:
         echo: Callable[[str], object] | None,
     ) -> None:
         self.number = number
-        self.pid = 0
-        self.thread = ""  # in which it does its jobs
+        self.pid = 0  # not known before it is ready
         self.calls: deque[Call] = deque()
         self.left = sys.maxsize  # how many jobs it may still be given
         self.is_ready = False

@@ -229,7 +229,7 @@ class _Worker:
         if self._hello is None:
             if hello.plugins:
                 self._tell_plugins_first(hello)
-            self.say(frame(READY))
+            self.say(frame(READY, os.getpid()))
         self._hello = hello
 
     def _tell_plugins_first(self, hello: Hello) -> None:
