@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "limit_option", "plugin_option")
+__all__ = ("DEFAULTS", "KINDS", "adapter_options", "completing", "limit_option", "plugin_option", "telling_options")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +65,24 @@ def _limits(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> li
             raise click.BadParameter(f"{text!r} must be a tag and a whole number from 1 on, such as db=2")
         found.append((tag, int(most)))
     return found
+
+
+def telling_options() -> Callable[[F], F]:
+    """Add what a command that runs tasks tells: ``--quiet``, ``--verbose`` and ``--json``."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(_TELLING):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_TELLING = (
+    click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+    click.option("-v", "--verbose", count=True, help="Tell what is logged: -v from the level info on, -vv everything."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr."),
+)
 
 
 def completing(what: str) -> Callable[[click.Context, click.Parameter, str], Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dpcore.cli.options import adapter_options, completing, limit_option, plugin_option
+from dpcore.cli.options import adapter_options, completing, limit_option, plugin_option, telling_options
 
 __all__ = ("resume",)
 
@@ -17,9 +17,7 @@ __all__ = ("resume",)
 @click.option("--changed", is_flag=True, help="Run again what has changed since, and all that waits for it.")
 @adapter_options("executor", "io", "broker", "store")
 @limit_option()
-@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
-@click.option("-v", "--verbose", count=True, help="Tell what is logged: -v from the level info on, -vv everything.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr.")
+@telling_options()
 @plugin_option()
 @click.pass_context
 def resume(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dpcore.cli.options import DEFAULTS, adapter_options, limit_option, plugin_option
+from dpcore.cli.options import DEFAULTS, adapter_options, limit_option, plugin_option, telling_options
 from dpcore.cli.selection import selection_options
 
 __all__ = ("run",)
@@ -20,9 +20,7 @@ __all__ = ("run",)
     "--keep", type=click.Choice(["all", "leaves"]), default="all", help="Keep all results, or those nobody reads."
 )
 @limit_option()
-@click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
-@click.option("-v", "--verbose", count=True, help="Tell what is logged: -v from the level info on, -vv everything.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and everything else to stderr.")
+@telling_options()
 @plugin_option()
 @click.pass_context
 def run(
