@@ -17,7 +17,7 @@ from dpcore.errors import UnsupportedError
 from dpcore.events import Event
 from dpcore.jobs import Function, Job, Message, Outcome, Ref, State
 from dpcore.ports import Executor, IOManager
-from dpcore.testing.suite import Conformance
+from dpcore.testing.suite import AsyncConformance
 
 __all__ = ("FolderIO", "JobSuite", "Recorder", "until", "who")
 
@@ -106,23 +106,11 @@ def until(condition: Callable[[], bool], patience: float) -> None:
         time.sleep(0.001)
 
 
-class JobSuite(Conformance, suite=True):
+class JobSuite(AsyncConformance, suite=True):
     """What the promises of an executor are told with."""
 
-    backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
     patience: ClassVar[float] = 30.0
     """Seconds after which something that should happen is said never to."""
-
-    pytestmark = pytest.mark.anyio
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each async promise on every backend."""
-        if "backend" in metafunc.fixturenames:
-            metafunc.parametrize("backend", self.backends, indirect=False)
-
-    @pytest.fixture
-    def anyio_backend(self, backend: str) -> str:
-        return backend
 
     def make(self, tmp_path: Path) -> Executor:
         """Return a new executor, not entered."""

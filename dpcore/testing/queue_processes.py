@@ -32,15 +32,14 @@ from dpcore.testing.others import (
     put_async_and_tell,
 )
 from dpcore.testing.queue_users import in_order, release, several_turns, until
-from dpcore.testing.suite import Conformance
+from dpcore.testing.suite import AsyncConformance
 
 __all__ = ("AcrossProcesses",)
 
 
-class AcrossProcesses(Conformance, suite=True):
+class AcrossProcesses(AsyncConformance, suite=True):
     """What a queue promises to several processes, if it says that it is for them; a part of QueueConformance."""
 
-    backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
     patience: ClassVar[float] = 60.0
     """Seconds after which something that should happen is said never to."""
     examples: ClassVar[int] = 50
@@ -49,17 +48,6 @@ class AcrossProcesses(Conformance, suite=True):
     """How often a put or get is cancelled at a random moment, on each backend."""
     kills: ClassVar[int] = 8
     """How many processes are killed at a random moment."""
-
-    pytestmark = pytest.mark.anyio
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each async promise on every backend."""
-        if "backend" in metafunc.fixturenames:
-            metafunc.parametrize("backend", self.backends, indirect=False)
-
-    @pytest.fixture
-    def anyio_backend(self, backend: str) -> str:
-        return backend
 
     def make(self, tmp_path: Path, size: int = 16) -> Queue:
         """Return a new queue of that size, not entered."""

@@ -20,7 +20,7 @@ from dpcore.ports import RunStore
 from dpcore.ports.runstore import EXISTING, Document, Fence, RunRecord, TaskChange
 from dpcore.processes import this_process
 from dpcore.testing.clock import FakeClock
-from dpcore.testing.suite import Conformance, Writers, leave_no_room, leftovers, moments
+from dpcore.testing.suite import AsyncConformance, Writers, leave_no_room, leftovers, moments
 
 __all__ = ("RunStoreConformance",)
 
@@ -33,7 +33,7 @@ def _change(task: str, state: State = State.SUCCEEDED, at: float = 1.0) -> TaskC
     return TaskChange(task=task, state=state, at=at)
 
 
-class RunStoreConformance(Conformance, suite=True):
+class RunStoreConformance(AsyncConformance, suite=True):
     """What a run store promises: subclass it, and say how one is made.
 
     Every promise is kept on asyncio and on trio.
@@ -43,12 +43,6 @@ class RunStoreConformance(Conformance, suite=True):
     """How many writers are killed, of a store that is durable."""
     examples: ClassVar[int] = 40
     """How many random histories are compared with a dictionary."""
-
-    pytestmark = pytest.mark.anyio
-
-    @pytest.fixture(params=["asyncio", "trio"])
-    def anyio_backend(self, request: Any) -> Any:
-        return request.param
 
     def make(self, tmp_path: Path) -> RunStore:
         """Return a new store, not entered; two that are made of one *tmp_path* have the same settings."""
@@ -605,7 +599,6 @@ class RunStoreConformance(Conformance, suite=True):
         with pytest.raises(StoreError):
             await store.fetch("k")
 
-    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
     def test_nothing_is_left_open(self, tmp_path: Path, backend: str) -> None:
         """Twenty times opened and closed, there are no more open files and threads than after the first time."""
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import IO, Any, ClassVar, NamedTuple
 
+import pytest
+
 from dpcore.jobs import Function
 from dpcore.ports import Adapter
 
-__all__ = ("Conformance", "Writers", "descendants", "leftovers", "lives", "moments", "serve")
+__all__ = ("AsyncConformance", "Conformance", "Writers", "descendants", "leftovers", "lives", "moments", "serve")
 
 
 class Conformance:
@@ -59,6 +61,23 @@ class Conformance:
         assert isinstance(adapter.capabilities, frozenset)
         assert adapter.capabilities == type(adapter).capabilities
         assert adapter.capabilities <= known, f"the port knows no {adapter.capabilities - known}"
+
+
+class AsyncConformance(Conformance, suite=True):
+    """Tests of a contract that holds on every event loop."""
+
+    backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
+
+    pytestmark = pytest.mark.anyio
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Run each async promise on every backend."""
+        if "backend" in metafunc.fixturenames:
+            metafunc.parametrize("backend", self.backends)
+
+    @pytest.fixture
+    def anyio_backend(self, backend: str) -> str:
+        return backend
 
 
 def _promises(cls: type) -> dict[str, Any]:

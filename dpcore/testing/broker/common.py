@@ -15,7 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from dpcore.ports import Broker, Delivery, Subscription
-from dpcore.testing.suite import Conformance
+from dpcore.testing.suite import AsyncConformance
 from dpcore.words import printed
 
 __all__ = ("Promises", "Trouble", "a_moment", "attempts", "data", "elsewhere", "patient", "read_to")
@@ -27,10 +27,9 @@ class Trouble(Exception):
     """What a reader of these tests raises."""
 
 
-class Promises(Conformance, suite=True):
+class Promises(AsyncConformance, suite=True):
     """A part of :class:`~dpcore.testing.BrokerConformance`."""
 
-    backends: ClassVar[tuple[str, ...]] = ("asyncio", "trio")
     patience: ClassVar[float] = 30.0
     """Seconds after which something that should happen is said never to."""
     cancellations: ClassVar[int] = 1000
@@ -41,17 +40,6 @@ class Promises(Conformance, suite=True):
     """How many processes are killed, of a broker that other processes may use."""
     retained: ClassVar[int] = 10_000
     """How many events of a topic the brokers that are made here retain, at the most."""
-
-    pytestmark = pytest.mark.anyio
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each async promise on every backend."""
-        if "backend" in metafunc.fixturenames:
-            metafunc.parametrize("backend", self.backends)
-
-    @pytest.fixture
-    def anyio_backend(self, backend: str) -> str:
-        return backend
 
     def make(self, tmp_path: Path) -> Broker:
         """Return a new broker, not entered, in a world of its own that depends on *tmp_path* only and is empty."""
