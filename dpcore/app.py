@@ -634,7 +634,7 @@ class App:
         lease = await store.lease(f"run/{run.run_id}", _LEASED)
         if lease is None:
             raise RunExistsError(run.run_id, str(store))
-        result = await self._drive(run, record, executor, store, io, lease, priority)
+        result = await self._drive(run, record, executor, store, io, lease)
         return result.raise_for_failure() if check else result
 
     async def resume(
@@ -685,7 +685,7 @@ class App:
         if differing := [name for name in left.changed if name in left.before.outcomes]:
             told = "%s changed since run %s, and will not be run again; to have that done: changed=True, --changed"
             _log.warning(told, listed(differing), run_id)
-        result = await self._drive(run, record, executor, store, io, lease, record.priority)
+        result = await self._drive(run, record, executor, store, io, lease)
         return result.raise_for_failure() if check else result
 
     async def _remaining(
@@ -794,7 +794,6 @@ class App:
         store: RunStore,
         io: IOManager,
         lease: Lease,
-        priority: int = 0,
     ) -> Result:
         began = self.clock.monotonic()
         run_changed = self.plugins.observers("dpcore_run_changed")
@@ -818,7 +817,6 @@ class App:
             publish,
             lease,
             self._slots,
-            priority,
         )
         try:
             if announcer is None:

@@ -55,7 +55,7 @@ class Runner:
     *task_changed* are observers.  With a *lease* it is renewed, and everything is recorded
     under it: when somebody else has it, the run is broken off with
     :class:`~dpcore.errors.LeaseLostError`, since it is the other's from then on.  *slots*
-    are shared with other runs on the same executor, by *priority*.
+    are shared with other runs on the same executor, by the record's priority.
     """
 
     __slots__ = (
@@ -86,7 +86,6 @@ class Runner:
         "clock",
         "executor",
         "io",
-        "priority",
         "record",
         "run",
         "store",
@@ -105,7 +104,6 @@ class Runner:
         publish: Publish | None = None,
         lease: Lease | None = None,
         slots: Slots | None = None,
-        priority: int = 0,
     ) -> None:
         self.run, self.executor, self.store, self.io = run, executor, store, io
         self.record, self.clock = record, clock
@@ -124,7 +122,7 @@ class Runner:
         self._group: TaskGroup | None = None
         self._lanes = 0
         self._slots = slots if slots is not None else Slots()
-        self.priority, self.allowed = priority, executor.window
+        self.allowed = executor.window
         self._lines: set[_Line] = set()
         self._publishing: set[anyio.CancelScope] = set()
         self._yielded = perf_counter()
@@ -276,6 +274,11 @@ class Runner:
     def places(self) -> int:
         """How many jobs the executor may be given."""
         return self.executor.window
+
+    @property
+    def priority(self) -> int:
+        """What it was begun with."""
+        return self.record.priority
 
     @property
     def wants(self) -> int:

@@ -92,7 +92,10 @@ class Sharer(Protocol):
 
     allowed: int
     """How many jobs it may have at once."""
-    priority: int
+
+    @property
+    def priority(self) -> int:
+        """Those with a higher one are served first."""
 
     @property
     def places(self) -> int:

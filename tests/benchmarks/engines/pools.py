@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from abc import ABC, abstractmethod
 from concurrent.futures import Executor, ProcessPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 from tests.benchmarks.engines import work
 
 
-class Pool:
+class Pool(ABC):
     """Whatever has ``submit`` and futures."""
 
     name = ""
@@ -19,8 +20,8 @@ class Pool:
         self._workers = workers
         self._pool: Executor
 
-    def _open(self) -> Executor:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> Executor: ...
 
     def __enter__(self) -> Self:
         self._pool = self._open()
