@@ -4,10 +4,12 @@ import os
 import threading
 from pathlib import Path
 
+import anyio
 import pytest
 
 import dpcore
 from dpcore.errors import RunFailedError
+from dpcore_plugins.runstores.memory import MemoryRunStore
 
 LOCK = threading.Lock()  # of this module, as a library has one
 
@@ -60,7 +62,16 @@ def test_x4_a_body_that_raises_a_timeout_of_its_own_has_failed_and_keeps_its_wor
     assert [str(error) for error in caught.value.exceptions] == ["the server did not answer"]
 
 
-def test_x5_each_of_many_tasks_that_wait_for_many_runs_once(tasks, plugins, tmp_path):
+class SlowStore(MemoryRunStore):
+    """Takes ten milliseconds for whatever it is to keep."""
+
+    async def commit(self, key, **what):
+        await anyio.sleep(0.01)
+        return await super().commit(key, **what)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "slow"])
+def test_x5_each_of_many_tasks_that_wait_for_many_runs_once(tasks, plugins, tmp_path, kind):
     tasks.task(name="root")(counted)
     for level, before in (("a", ["root"]), ("b", [f"a{number}" for number in range(20)])):
         for number in range(20):
@@ -70,7 +81,7 @@ def test_x5_each_of_many_tasks_that_wait_for_many_runs_once(tasks, plugins, tmp_
         registry=tasks,
         plugins=plugins,
         executor="multiprocess?workers=2",
-        store=f"sqlite:{tmp_path / 'runs.db'}",
+        store=SlowStore() if kind == "slow" else f"sqlite:{tmp_path / 'runs.db'}",
         params={"folder": tmp_path / "ran"},
     )
     assert len(result) == 41
@@ -82,6 +93,20 @@ def test_x8_locks_that_a_thread_of_the_program_holds_are_free_in_workers_of_the_
     with LOCK:
         for _ in range(2):
             assert dpcore.run(registry=tasks, plugins=plugins, executor="multiprocess?workers=1")["take_lock"] is True
+
+
+async def test_x14_who_reads_all_topics_takes_nothing_from_those_who_wait_for_an_answer(tasks, plugins):
+    tasks.task(name="answer")(os.getpid)
+    async with dpcore.App(tasks, plugins=plugins) as app, app.consume("**", group="greedy") as greedy:
+        async with app.subscribe("$run.finished") as finished:
+            await app.run_on("$run.request")
+            await app.publish("$run.request", {"names": ["answer"], "correlation_id": "mine"})
+            with anyio.fail_after(30):
+                answer = await anext(finished)
+        await app.publish("orders.paid", 1)
+        first = await anext(greedy)
+    assert (answer.headers["correlation-id"], answer.data["tasks"]) == ("mine", {"answer": "succeeded"})
+    assert first.topic == "orders.paid"  # and nothing of what the platform tells
 
 
 def test_x18_a_result_that_cannot_be_stored_is_named_and_its_run_fails_in_words(tasks, plugins):
