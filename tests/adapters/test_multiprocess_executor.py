@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dpcore.jobs import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
-from dpcore_plugins.executors.multiprocess.machine import cores
+from dpcore_plugins.executors.multiprocess.machine import cores, group_folders
 from tests.adapters import dying, worker_plugin
 from tests.flags import Flag
 
@@ -245,6 +246,67 @@ async def test_want_of_memory_is_a_failure_like_any_other(bench):
     outcome = await bench.outcome(dying.take_all_memory)
     assert isinstance(outcome.error, MemoryError)
     assert await bench.value(dying.pid) == int(outcome.worker.partition("/")[0])
+
+
+STARVED = """
+import os, sys
+from pathlib import Path
+import dpcore
+
+@dpcore.task(max_retries=1)
+def greedy() -> int:
+    pages = []
+    while True:
+        pages.append(b"x" * 10_000_000)
+
+@dpcore.task
+def sibling() -> int:
+    return 1
+
+if __name__ == "__main__":
+    Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+    outcomes = dpcore.run(executor="multiprocess?workers=2", check=False).outcomes
+    print(outcomes["greedy"].state, outcomes["greedy"].attempt, outcomes["greedy"].error, outcomes["sibling"].state, sep="\\n")
+"""
+
+
+def limited(group: Path, size: int) -> bool:
+    """Make a cgroup whose processes have *size* bytes together, where this process may."""
+    with suppress(OSError):
+        group.mkdir()
+        for limit in ("memory.limit_in_bytes", "memory.max"):
+            if (group / limit).exists():
+                (group / limit).write_text(str(size))
+                return True
+        group.rmdir()
+    return False
+
+
+@pytest.fixture
+def starved():
+    """The folder of a cgroup whose processes have 120 MB together."""
+    name = f"dpcore-test-{os.getpid()}"
+    group = next((folder / name for folder in group_folders() if limited(folder / name, 120_000_000)), None)
+    if group is None:
+        pytest.skip("this process may make no cgroup whose memory is limited")
+    yield group
+    deadline = time.monotonic() + PATIENCE
+    while (group / "cgroup.procs").read_text():  # of the program, which end with it
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    group.rmdir()
+
+
+def test_a_worker_that_the_system_kills_for_memory_is_said_to_have_been(starved, tmp_path):
+    script = tmp_path / "starved.py"
+    script.write_text(STARVED)
+    done = subprocess.run([sys.executable, script, starved], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "failed",
+        "2",
+        "the worker process of task 'greedy' was killed by SIGKILL because the machine or its cgroup was out of memory",
+        "succeeded",
+    ], done.stderr
 
 
 @BOTH

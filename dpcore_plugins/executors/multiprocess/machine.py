@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-__all__ = ("cores", "die_with_parent", "ended", "kills_for_memory")
+__all__ = ("cores", "die_with_parent", "ended", "group_folders", "kills_for_memory")
 
 _GROUPS = Path("/sys/fs/cgroup")
 _PR_SET_PDEATHSIG = 1
@@ -19,13 +19,13 @@ def cores() -> int:
         count = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         count = os.cpu_count() or 1
-    quotas = [quota for folder in _group_folders() if (quota := _quota(folder)) is not None]
+    quotas = [quota for folder in group_folders() if (quota := _quota(folder)) is not None]
     return max(1, min(count, *(max(1, round(quota)) for quota in quotas)) if quotas else count)
 
 
 def kills_for_memory() -> int | None:
     """Return how many processes of this cgroup the kernel has killed for want of memory; None if nobody says."""
-    for folder in _group_folders():
+    for folder in group_folders():
         for name in ("memory.events", "memory.oom_control"):
             try:
                 lines = (folder / name).read_text().splitlines()
@@ -49,7 +49,7 @@ def _quota(folder: Path) -> float | None:
         return None
 
 
-def _group_folders() -> list[Path]:
+def group_folders() -> list[Path]:
     """Return the folders of the cgroups that this process is in, its own first, then those around it."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
