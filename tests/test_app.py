@@ -1094,7 +1094,7 @@ class OneLine(Executor):
 
 
 async def test_where_nobody_says_when_a_job_begins_it_began_when_it_was_given(tasks, plugins):
-    ending = threading.Event()
+    ending, begun = threading.Event(), threading.Event()
 
     @tasks.task(timeout=0.05)
     def slow() -> None:
@@ -1103,20 +1103,26 @@ async def test_where_nobody_says_when_a_job_begins_it_began_when_it_was_given(ta
     @tasks.task(dependencies=["slow"])
     def after() -> None: ...
 
+    @tasks.task
+    def waits() -> None:
+        begun.set()
+        ending.wait(20)
+
     async with App(tasks, executor=OneLine(), plugins=plugins) as app:
         with anyio.fail_after(10):
-            result = await app.run(check=False)
+            result = await app.run("slow", "after", check=False)
         outcome = result.outcomes["slow"]
         assert (outcome.state, outcome.still_running) == (State.TIMED_OUT, True)
         assert outcome.duration >= 0.05
         async with anyio.create_task_group() as group:
 
             async def cancelled() -> None:
-                outcome = (await app.run("slow", run_id="r2", check=False)).outcomes["slow"]
+                outcome = (await app.run("waits", run_id="r2", check=False)).outcomes["waits"]
                 assert (outcome.state, outcome.still_running) == (State.CANCELLED, True)
 
             group.start_soon(cancelled)
-            await anyio.sleep(0.01)
+            while not begun.is_set():
+                await anyio.sleep(0.001)
             app.cancel("r2")
         ending.set()
 

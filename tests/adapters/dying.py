@@ -60,6 +60,13 @@ def stay(folder: str) -> None:
         touch(folder, f"{os.getpid()}.cleaned")
 
 
+def pid_when_one_has_begun(folder: str) -> int:
+    """Wait until another job stays, and say where this one is done."""
+    while not [*Path(folder).glob("*.begun")]:
+        time.sleep(0.001)
+    return os.getpid()
+
+
 async def stay_async(folder: str) -> None:
     """Stay in a coroutine that blocks its loop."""
     stay(folder)

@@ -199,15 +199,12 @@ async def test_a_task_that_kills_its_worker_is_not_retried_beyond_its_retries(ta
 async def test_a_timeout_stops_whatever_runs(tasks, plugins, tmp_path, call):
     """Plain code, a coroutine that blocks, a generator, code in C: its process is gone, and nobody else's is."""
     tasks.task(name="stays", timeout=1.0)(call)
-
-    @tasks.task
-    def sibling() -> int:
-        return os.getpid()
+    tasks.task(name="sibling")(dying.pid_when_one_has_begun)  # so that it is on the other worker
 
     async with App(tasks, executor="multiprocess?workers=2&grace=0.2", plugins=plugins) as app:
         with anyio.fail_after(PATIENCE):
             result = await app.run(params={"folder": str(tmp_path)}, check=False)
-            again = await app.run("sibling")
+            again = await app.run("sibling", params={"folder": str(tmp_path)})
     outcome = result.outcomes["stays"]
     assert outcome.state is State.TIMED_OUT
     assert isinstance(outcome.error, TaskTimeoutError)
