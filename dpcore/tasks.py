@@ -559,10 +559,14 @@ def _defaults(function: Callable[..., Any]) -> str:
 def _source(function: Callable[..., Any]) -> str:
     """Return the source, normalised; the compiled code where there is no source."""
     inner = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(inner, "__code__", None)
+    if (
+        code is not None and code.co_filename == "<string>"
+    ):  # Python 3.13 would show the text of `python -c` for any exec()
+        return _compiled(code)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inner)))
     except (OSError, TypeError, SyntaxError):
-        code = getattr(inner, "__code__", None)
         return qualified(function) if code is None else _compiled(code)
     for part in ast.walk(tree):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
