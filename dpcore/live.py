@@ -16,7 +16,7 @@ from dpcore.hints import stream_kind
 from dpcore.jobs import Enough, Items, Job, Left, Message, Outcome, Reading, Ref, Results, State, Stored, Stream
 from dpcore.mapped import Mapped
 from dpcore.plans import Plan
-from dpcore.runs import FAIL_FAST, Before, Change, Run, Start, replaced
+from dpcore.runs import FAIL_FAST, FAILED, Before, Change, Run, Start, replaced
 from dpcore.streams import LEAD, Flow, Reader
 
 __all__ = ("LiveRun", "live_sources", "run_of")
@@ -70,15 +70,17 @@ class LiveRun(Run):
     A task whose parameter is an iterator, or that is mapped over a stream, starts as soon
     as its producer has stored an item, and reads while it runs.  The driver tells the run
     what jobs say (:meth:`hear`), tells them what is in ``says``, and stops those in
-    ``void``: what they read has come to nothing, and they start again.
+    ``void``: what they read has come to nothing, and they start again.  Readers in ``failing``
+    have failed for good, which counts when what they read has ended well.
     """
 
-    __slots__ = ("_flows", "_live", "_read_by", "says", "void")
+    __slots__ = ("_flows", "_live", "_read_by", "failing", "says", "void")
 
     def __init__(self, plan: Plan, run_id: str, *, io: Results, before: Before | None = None, **arguments: Any) -> None:
         before = before or _NOTHING
         self.says: list[tuple[Start, Message]] = []
         self.void: list[Start] = []
+        self.failing: list[tuple[str, Outcome]] = []
         self._flows: dict[str, Flow] = {}  # of the tasks whose items are read live
         self._live: dict[str, Reader[Start]] = {}  # by task that reads live
         self._read_by: dict[str, list[str]] = {}
@@ -211,10 +213,13 @@ class LiveRun(Run):
     def _finish(self, name: str, old: State, outcome: Outcome) -> None:
         """End a task; one that has read what is not certain yet, when that is."""
         reader = self._live.get(name)
-        if reader is None or not reader.open:
+        has_failed = outcome.state in FAILED and not self.plan.tasks[name].fail_safe
+        if reader is None or not reader.open or (has_failed and self.fail_fast):
             self._end(name, old, outcome)
             return
         reader.provisional = outcome
+        if has_failed:
+            self.failing.append((name, outcome))
         for source in reader.open:
             self._stop_unread(source)
 
@@ -224,7 +229,11 @@ class LiveRun(Run):
 
     def _stop(self, reason: str) -> None:
         for name, reader in self._live.items():
-            if name not in self.outcomes and not (reader.running or reader.void):
+            if name in self.outcomes or reader.running or reader.void:
+                continue
+            if reader.provisional is not None and reader.provisional.state in FAILED:
+                self._set_outcome(name, self.task_state(name), reader.provisional)  # it will not begin again
+            else:
                 self._forget_provisional(reader)
         super()._stop(reason)
 

@@ -7,6 +7,7 @@ it; the run hears it on the event loop.  What it has to say waits in a
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from dpcore.live import LiveRun
 from dpcore.runs import Start
 
 __all__ = ("Post", "Posts")
+
+_log = logging.getLogger("dpcore.posts")
 
 _PATIENCE = 1.0  # seconds that a producer may take to end once nobody wants more of it
 
@@ -86,7 +89,11 @@ class Posts:
         self._heard()
 
     def tell(self) -> None:
-        """Tell jobs what the run says to them."""
+        """Tell jobs what the run says to them, and the log what it foresees."""
+        for name, outcome in self._run.failing:
+            words = "task %r of run %s has failed, which counts when what it reads has ended: %r"
+            _log.warning(words, name, self._run.run_id, outcome.error)
+        self._run.failing.clear()
         says, self._run.says = self._run.says, []
         for start, message in says:
             post = self._posts.get(start)
@@ -113,7 +120,7 @@ class Posts:
     @property
     def waiting(self) -> bool:
         """Whether something is left to tell or to stop."""
-        return bool(self._run.says or self._run.void)
+        return bool(self._run.says or self._run.void or self._run.failing)
 
 
 class Post:

@@ -25,7 +25,7 @@ from dpcore.plans import Plan
 from dpcore.slots import Limits
 from dpcore.tasks import Task
 
-__all__ = ("Before", "Change", "Retry", "Run", "Start")
+__all__ = ("FAILED", "FAIL_FAST", "Before", "Change", "Retry", "Run", "Start")
 
 Keep = Literal["all", "leaves"]
 _Entry = tuple[int, int, "int | None"]  # rank, attempt, index
@@ -342,7 +342,7 @@ class Run:
                 outcome = replaced(outcome, reason=self.reason or "its run was cancelled")
         if index is not None:
             self._record_item(start, outcome)
-        elif outcome.state in _FAILED and self._may_retry(start, outcome):
+        elif outcome.state in FAILED and self._may_retry(start, outcome):
             self._retry(start, State.RUNNING, outcome)
         else:
             self._finish(name, State.RUNNING, outcome)
@@ -480,7 +480,7 @@ class Run:
         assert index is not None
         task, mapped = self.plan.tasks[name], self._mapped[name]
         mapped.duration += outcome.duration
-        if outcome.state in _FAILED and mapped.stopped is None and self._may_retry(start, outcome):
+        if outcome.state in FAILED and mapped.stopped is None and self._may_retry(start, outcome):
             self._retry(start, State.RUNNING, outcome)
             return
         mapped.inflight -= 1
@@ -488,7 +488,7 @@ class Run:
         if attempt > mapped.first:
             mapped.attempts[index] = attempt
         self.changes.append(Change(name, index, attempt, State.RUNNING, outcome.state, outcome))
-        if outcome.state in _FAILED and task.fail_safe:
+        if outcome.state in FAILED and task.fail_safe:
             mapped.failed[index] = outcome.error or TaskError(name, "failure", outcome.reason)
         elif outcome.state is not State.SUCCEEDED and mapped.stopped is None:
             self._stop_items(name, outcome)
@@ -572,13 +572,13 @@ class Run:
                 self._results[name] = outcome.result
                 if self._readers.get(name, 1) == 0:
                     self.freed.append(outcome.result)
-        elif outcome.state in _FAILED and not self.plan.tasks[name].fail_safe:
+        elif outcome.state in FAILED and not self.plan.tasks[name].fail_safe:
             self._failed = True
 
     def _blocked(self, name: str, upstream: str, outcome: Outcome) -> str:
         """Say why task *name* cannot run any more now that *upstream* has not succeeded; "" if it can."""
         ended = f"{upstream!r} {'was ' if outcome.state in _NOT_RUN else ''}{outcome.state.replace('_', ' ')}"
-        if outcome.state not in _FAILED or not self.plan.tasks[upstream].fail_safe:
+        if outcome.state not in FAILED or not self.plan.tasks[upstream].fail_safe:
             return ended
         task = self.plan.tasks[name]
         for parameter, source in self.plan.inputs[name].items():
@@ -627,7 +627,7 @@ def _is_async_stream(source: Ref | Stream) -> bool:
 
 FAIL_FAST = "another task failed, and the run is to fail fast"
 _ITEMS = -1  # in the heap: the next item of a mapped task, whichever it is then
-_FAILED = frozenset({State.FAILED, State.TIMED_OUT})
+FAILED = frozenset({State.FAILED, State.TIMED_OUT})
 _NOT_RUN = frozenset({State.SKIPPED, State.CANCELLED})
 
 

@@ -310,6 +310,65 @@ async def test_a_reader_that_fails_reads_the_same_items_again(tasks, plugins, ex
     assert (await result_of(tasks, plugins, executor()))["total"] == 3
 
 
+@pytest.fixture
+def endless(tasks):
+    """A stream without an end, and two tasks that fail at its third item."""
+
+    @tasks.task
+    def days() -> Iterator[int]:
+        day = 0
+        while True:
+            day += 1
+            yield day
+
+    @tasks.task
+    def reader(days: Iterator[int]) -> None:
+        for day in days:
+            if day == 3:
+                raise ValueError("the third")
+
+    @tasks.task(each="days")
+    def mapped(day: int) -> int:
+        if day == 3:
+            raise ValueError("the third")
+        return day
+
+    return tasks
+
+
+@pytest.mark.parametrize("name", ["reader", "mapped"])
+async def test_a_reader_that_fails_ends_a_run_that_fails_fast_whatever_its_producer_does(
+    endless, plugins, executor, name
+):
+    endless.remove("reader" if name == "mapped" else "mapped")
+    result = await result_of(endless, plugins, executor(), check=False, fail_fast=True)
+    assert (result.state, result.outcomes[name].state) == (State.FAILED, State.FAILED)
+    assert str(result.outcomes[name].error) == "the third"
+    assert result.outcomes["days"].state is State.CANCELLED
+
+
+async def test_a_reader_that_has_failed_is_told_at_once_and_on_record_if_the_run_is_cancelled(
+    endless, plugins, executor, caplog
+):
+    endless.remove("mapped")
+    async with App(endless, executor=executor(), plugins=plugins) as app:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+
+                async def cancel_when_told() -> None:
+                    while "task 'reader' of run r1 has failed" not in caplog.text:
+                        await anyio.sleep(0.001)
+                    app.cancel("r1")
+
+                group.start_soon(cancel_when_told)
+                result = await app.run(run_id="r1", check=False)
+        recorded = (await app.history("r1")).tasks["reader"]
+    assert "ValueError('the third')" in caplog.text
+    assert (result.state, result.outcomes["days"].state) == (State.CANCELLED, State.CANCELLED)
+    assert (result.outcomes["reader"].state, str(result.outcomes["reader"].error)) == (State.FAILED, "the third")
+    assert (recorded.state, "ValueError: the third" in recorded.traceback) == (State.FAILED, True)
+
+
 # ---------------------------------------------------------------- early returns
 
 
