@@ -12,9 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import sniffio
+
+from dpcore_plugins.executors.multiprocess.wire import DONE, frame
 
 
 def pid() -> int:
@@ -148,6 +151,35 @@ def log_some() -> None:
     log.debug("nobody wants to know")
     log.info("%d sold", 7)
     log.error("none left", extra={"lock": threading.Lock()})
+
+
+class Unloadable:
+    """Pickles, and does not load."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def log_what_does_not_load() -> int:
+    for number in range(20):
+        logging.getLogger("shop").warning("%d sold", number, extra={"user": Unloadable()})
+    return 7
+
+
+def log_for(user: str) -> int:
+    for number in range(20):
+        logging.getLogger("shop").warning("%d sold", number, extra={"user": user})
+    logging.getLogger("shop").warning("to nobody")
+    return 7
+
+
+def say_nonsense() -> None:
+    """Say on the worker's own channel that another job has ended."""
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if file.is_socket():
+                os.write(int(file.name), frame(DONE, 12345, b"?"))
+    time.sleep(60)
 
 
 def count_up(folder: str, name: str) -> None:

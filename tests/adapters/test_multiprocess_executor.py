@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -701,6 +702,41 @@ async def test_what_a_task_logs_goes_to_the_programs_loggers(bench, caplog):
         ("shop", "ERROR", "none left"),
     ]
     assert outcome.output == "INFO:shop:7 sold\nERROR:shop:none left\n"
+
+
+@BOTH
+async def test_a_record_that_the_program_cannot_load_ends_no_job(bench, caplog):
+    outcome = await bench.outcome(dying.log_what_does_not_load)
+    assert (outcome.state, bench.io.load(outcome.result)) == (State.SUCCEEDED, 7)
+    assert outcome.output.count("could not be handled: ValueError(") == 20
+    assert "what a task has logged in a worker process cannot be handled here" in caplog.text
+
+
+class NeedsUser(logging.Filter):
+    def filter(self, record):
+        return bool(record.user)
+
+
+@BOTH
+async def test_a_filter_of_the_program_that_raises_ends_no_job(bench, caplog):
+    """Whatever it does not know: the end of the job, which comes with it, is heard all the same."""
+    needs_user = NeedsUser()
+    logging.getLogger("shop").addFilter(needs_user)
+    try:
+        assert await bench.value(dying.log_for, user="me") == 7
+    finally:
+        logging.getLogger("shop").removeFilter(needs_user)
+    assert "AttributeError: 'LogRecord' object has no attribute 'user'" in caplog.text
+    assert [record.user for record in caplog.records if record.name == "shop"] == ["me"] * 20
+
+
+@BOTH
+async def test_a_worker_that_cannot_be_understood_is_one_failed_attempt(bench, caplog):
+    outcome = await bench.outcome(dying.say_nonsense)
+    assert isinstance(outcome.error, WorkerLostError)
+    assert "said what cannot be understood, and was killed" in str(outcome.error)
+    assert "speaks of job 12345, and is at" in caplog.text
+    assert await bench.value(dying.pid) != int(outcome.worker.partition("/")[0])
 
 
 # ---------------------------------------------------------------- jobs that are sent ahead

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import QueueHandler
 
 __all__ = ("handled", "levels", "take_over")
+
+_log = logging.getLogger("dpcore.executors.multiprocess")
 
 
 class _ToProgram(QueueHandler):
@@ -43,8 +46,13 @@ def levels() -> int:
 
 def handled(said: bytes) -> str:
     """Have the program's loggers handle a record of a worker; return it as a line."""
-    record = logging.makeLogRecord(pickle.loads(said))
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
-    return f"{record.levelname}:{record.name}:{record.getMessage()}"
+    try:
+        record = logging.makeLogRecord(pickle.loads(said))
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+        return f"{record.levelname}:{record.name}:{record.getMessage()}"
+    except Exception as error:  # noqa: BLE001  (an extra that does not load, a filter that raises: no job ends by it)
+        with suppress(Exception):  # the same filter may raise for this record, too
+            _log.exception("what a task has logged in a worker process cannot be handled here")
+        return f"ERROR:dpcore:a record that was logged here could not be handled: {error!r}"

@@ -231,30 +231,23 @@ class Pool:
 
     def _killed(self, number: int) -> None:
         if number in self._workers:
-            self._workers[number].why = "closed its connection to the program, and was killed"
+            worker = self._workers[number]
+            worker.why = worker.why or "closed its connection to the program, and was killed"
 
     def _hear(self, worker: Worker, kind: int, number: int, body: bytes) -> None:
         if kind in (DONE, OUTCOME):
-            call = worker.calls.popleft()
-            assert call.number == number, f"worker {worker.number} speaks of job {number}, and is at {call.number}"
+            call = worker.calls[0] if worker.calls else None
+            if call is None or call.number != number:
+                at = "none" if call is None else call.number
+                raise RuntimeError(f"worker {worker.number} speaks of job {number}, and is at {at}")
             call.begin()
             if kind == DONE:
-                seconds, where = done(body)
-                self._pace += (seconds - self._pace) / _MEMORY
-                call.end(
-                    Outcome(
-                        state=State.SUCCEEDED,
-                        result=call.job.ref,
-                        duration=seconds,
-                        attempt=call.job.attempt,
-                        where=where,
-                        worker=f"{worker.pid}/MainThread",
-                        output=worker.printed.ended(),
-                    )
-                )
+                outcome: Outcome | Exception = self._done(worker, call.job, body)
             else:
                 self._pace = _SHORT  # a failure says nothing of how long others take
-                self._end_otherwise(call, body, worker.printed.ended())
+                outcome = _otherwise(body, worker.printed.ended())
+            worker.calls.popleft()  # now that nothing can fail: whoever is among these is ended if the worker is
+            call.end(*((None, outcome) if isinstance(outcome, Exception) else (outcome,)))
             if worker.calls:
                 self._next_begins(worker)
             else:
@@ -283,13 +276,18 @@ class Pool:
             self._leave_out(worker)
             self._template.bury(worker.number)
 
-    def _end_otherwise(self, call: Call, body: bytes, output: str) -> None:
-        try:
-            outcome = pickle.loads(body)
-        except Exception as error:  # noqa: BLE001  (an event that the body has published may hold anything)
-            call.end(None, error)
-        else:
-            call.end(msgspec.structs.replace(outcome, output=output))
+    def _done(self, worker: Worker, job: Job, body: bytes) -> Outcome:
+        seconds, where = done(body)
+        self._pace += (seconds - self._pace) / _MEMORY
+        return Outcome(
+            state=State.SUCCEEDED,
+            result=job.ref,
+            duration=seconds,
+            attempt=job.attempt,
+            where=where,
+            worker=f"{worker.pid}/MainThread",
+            output=worker.printed.ended(),
+        )
 
     # ---------------------------------------------------------------- what is lost
 
@@ -402,6 +400,15 @@ class Pool:
         await template.end()
         for worker in [*self._workers.values(), *self._retired.values()]:
             worker.close()
+
+
+def _otherwise(body: bytes, output: str) -> Outcome | Exception:
+    """Return the outcome of a job that did not simply succeed, or why it cannot be known."""
+    try:
+        outcome: Outcome = pickle.loads(body)
+    except Exception as error:  # noqa: BLE001  (an event that the body has published may hold anything)
+        return error
+    return msgspec.structs.replace(outcome, output=output)
 
 
 def _sent(plugins: Any) -> bytes:

@@ -333,8 +333,19 @@ class Worker:
         if not data:
             self._deafen()
             self._heard(self, HUNG_UP, 0, b"")
-        for kind, number, body in self._cut.cut(data):
-            self._heard(self, kind, number, body)
+        self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
+        """Hear frame by frame; a worker of which one cannot be heard is ended, since its others have no meaning then."""
+        try:
+            for kind, number, body in self._cut.cut(data):
+                self._heard(self, kind, number, body)
+        except Exception:  # noqa: BLE001  (whatever it is, what this worker is at would never end)
+            with suppress(Exception):  # a filter of the program's may raise for this record, too
+                _log.exception("what worker process %s says cannot be understood, so it is ended", self.pid)
+            self.why = "said what cannot be understood, and was killed"
+            self._deafen()
+            self._heard(self, HUNG_UP, 0, b"")
 
     def drain(self) -> None:
         """Take in all that it has said before it died."""
@@ -346,8 +357,7 @@ class Worker:
                 return
             if not data:
                 return
-            for kind, number, body in self._cut.cut(data):
-                self._heard(self, kind, number, body)
+            self._take_in(data)
 
     def _read_output(self) -> None:
         if not self.printed.read():
