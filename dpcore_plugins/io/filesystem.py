@@ -422,6 +422,9 @@ def _why(error: Exception, content: bytes) -> str:
         return "the file is empty; run the task again"
     if isinstance(error, ImportError | AttributeError):
         return f"its code is not there any more, or not here: {_words(error)}"
+    if content.endswith(pickle.STOP) and not isinstance(error, pickle.UnpicklingError | EOFError):
+        cure = "the class of something in it, by its __reduce__ or __setstate__, does not load what it has stored"
+        return f"it is whole, but does not load: {type(error).__name__}: {_words(error)}; {cure}"
     return f"the file is not whole, or not a result: {type(error).__name__}: {_words(error)}"
 
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import traceback
 import types
 from pathlib import Path
 
@@ -250,6 +251,25 @@ def test_what_is_no_result_is_damaged_and_named(io, content):
     with pytest.raises(DamagedResultError, match=r"the result r1/total/1 cannot be read from .*1\.pkl: ") as error:
         io.load(REF)
     assert pickle.loads(pickle.dumps(error.value)).args == error.value.args
+
+
+class Unloadable:
+    """Pickles, and does not load."""
+
+    def __init__(self, rows: bytearray) -> None:
+        self.rows = Array(rows)
+
+    def __setstate__(self, state):
+        raise ValueError("of an older version")
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_whole_result_whose_class_does_not_load_it_is_not_blamed_on_the_file(io, size):
+    io.save(REF, Unloadable(bytearray(size)))
+    with pytest.raises(DamagedResultError) as error:
+        io.load(REF)
+    assert "it is whole, but does not load: ValueError: of an older version; the class of" in str(error.value)
+    assert "__setstate__" in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
