@@ -374,7 +374,7 @@ class App:
                 making.ended.set()
 
     def _described(self, kind: str) -> str:
-        """Write down which adapter was used, without its secrets."""
+        """Write down which adapter was used, without its secrets, and so that it is found from any folder."""
         value = self._choices[kind].value
         if not isinstance(value, str | AdapterString):
             return str(self._made.get(kind, value))
@@ -382,6 +382,10 @@ class App:
         known = settings_of(type(self._made[kind]))
         shown = {name: text for name, text in spec.settings.items() if name in known and not known[name].secret}
         address = None if spec.is_url else spec.address
+        path = getattr(self._made[kind], "path", None) if "path" in known else None
+        if isinstance(path, str | os.PathLike) and not spec.is_url:
+            shown.pop("path", None)
+            address = str(Path(path).absolute())
         return str(replace(spec, settings=shown, address=address))
 
     # ---------------------------------------------------------------- events

@@ -246,6 +246,20 @@ async def test_whatever_is_asked_after_a_small_commit_waits_for_another_process(
         assert await ask()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_database_that_is_deleted_while_it_is_open_takes_no_record(path, replaced):
+    async with SqliteRunStore(path=path) as store:
+        await store.commit("k", value=b"1")
+        path.rename(path.with_name("elsewhere"))
+        if replaced:
+            async with SqliteRunStore(path=path) as other:
+                assert await other.fetch("k") is None
+        with pytest.raises(
+            StoreError, match="was deleted or replaced while it was open; what was recorded in it is lost"
+        ):
+            await store.commit("k", value=b"2")
+
+
 WRITES = """
 import os, sys, anyio
 from dpcore_plugins import SqliteRunStore

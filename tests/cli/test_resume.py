@@ -126,6 +126,26 @@ def test_what_changed_is_told_and_run_again_if_that_is_asked_for(command, start,
     assert ran() == ["first", "second", "third"]
 
 
+@pytest.mark.parametrize("said", [[], ["--io", "filesystem:results"], ["--io", "filesystem?path=results"]])
+def test_a_run_is_resumed_from_any_folder(command, flow, folder, ran, monkeypatch, said):
+    flow(WORKS)
+    command("run", "flow.py", *said)
+    ran()
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    done = command("resume", "latest", "--from", "second", "--store", f"sqlite:{folder / '.dpcore/runs.db'}").stdout
+    assert "1 task had ended before" in done
+    assert [file.name for file in elsewhere.iterdir()] == ["log"]  # which its tasks write there
+    assert (elsewhere / "log").read_text().split() == ["second", "third"]
+
+
+def test_a_run_whose_record_is_deleted_meanwhile_says_so(command, flow):
+    flow("import shutil; shutil.rmtree('.dpcore')")
+    said = command("run", "flow.py", "--executor", "threads", code=2).stderr
+    assert "runs.db cannot be used: the file was deleted or replaced while it was open" in said
+
+
 def test_what_cannot_be_resumed_is_said(command, flow, folder):
     assert "there is no run 'latest': no runs were recorded here yet" in command("resume", "latest", code=2).stderr
     flow(WORKS)

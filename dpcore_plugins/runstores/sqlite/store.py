@@ -84,6 +84,7 @@ class SqliteRunStore(RunStore):
         self._waiting: deque[_Commit] = deque()
         # The loop's turns are taken by tasks; the guard is for a thread that a cancelled task left behind.
         self._guard = Lock()
+        self._file: tuple[int, int] | None = None  # which file is open
         self._unchecked = 0  # bytes in the log, about
         self._swift_from = 0.0  # when the event loop may write again
         self._waits = _PATIENCE  # seconds, for other processes: as the connection is set now
@@ -242,6 +243,7 @@ class SqliteRunStore(RunStore):
                 raise
             with folder_locked(self.path.parent, alone=True):
                 self._connection = self._opened_anew()
+        self._file = _identity(self.path)
         with suppress(OSError):  # of programs that were killed, which nobody has copied into the database
             self._unchecked = self.path.with_name(f"{self.path.name}-wal").stat().st_size
 
@@ -315,6 +317,8 @@ class SqliteRunStore(RunStore):
         connection.execute("BEGIN IMMEDIATE")  # raises while another process writes; nothing is taken then
         batch = [*_taken(self._waiting)]
         try:
+            if any(commit.value is not None for commit in batch):  # the end of a run, say, for which there is time
+                self._check_there()
             if len(batch) == 1:
                 batch[0].version = _written(connection, batch[0])
             else:
@@ -328,6 +332,12 @@ class SqliteRunStore(RunStore):
         for commit in batch:
             self._unchecked += commit.size
             commit.done = True
+
+    def _check_there(self) -> None:
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                str(self), "the file was deleted or replaced while it was open; what was recorded in it is lost"
+            )
 
     def _wait_for_others(self, seconds: float) -> None:
         """Have the connection wait so long for other processes, from now on; where it is held."""
@@ -442,6 +452,14 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[sqlite3
     except BaseException:
         _roll_back(connection)
         raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
