@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -678,6 +679,52 @@ async def test_what_a_job_prints_is_kept_with_its_outcome(bench, capsys):
         assert sorted(outcome.output.split("\n")) == ["", *[f"{way} number {number}" for way in "abcd"]]
     assert (await bench.outcome(dying.pid)).output == ""
     assert "c number 1" in capsys.readouterr().err
+
+
+UNREAD = """
+import sys
+import time
+import anyio
+import dpcore
+
+tasks = dpcore.Registry()
+
+@tasks.task
+def loud() -> None:
+    for number in range(int(sys.argv[1])):
+        print("x" * 999)
+
+@tasks.task(timeout=0.2)
+def stuck() -> None:
+    time.sleep(60)
+
+async def main() -> None:
+    async with dpcore.App(tasks, executor="multiprocess?workers=2") as app:
+        result = await app.run(check=False)
+        print(*(outcome.state for outcome in result.outcomes.values()), flush=True)
+
+if __name__ == "__main__":
+    anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("lines", [500, 3000])
+def test_who_does_not_read_what_tasks_print_holds_up_no_timeout(tmp_path, lines, backend):
+    script = tmp_path / "unread.py"
+    script.write_text(UNREAD)
+    command = [sys.executable, script, str(lines), backend]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "succeeded timed_out\n"  # before anybody has read a line
+        said = program.stderr.read()
+    assert program.returncode == 0
+    notice = re.search(r"\n\.\.\. (\d+) characters that tasks have printed are left out: nobody read them\n", said)
+    assert (notice is None) == (lines == 500)
+    if notice is None:
+        assert said == ("x" * 999 + "\n") * lines
+    else:  # nothing else is lost, and the last that was printed is there
+        assert len(said) - len(notice[0]) == lines * 1000 - int(notice[1])
+        assert said.endswith("x" * 999 + "\n")
 
 
 @BOTH

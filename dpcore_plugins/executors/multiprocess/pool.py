@@ -8,7 +8,6 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context
 from itertools import count
 from typing import Any
@@ -18,6 +17,7 @@ import msgspec
 
 from dpcore import Job, Line, Outcome, State
 from dpcore.errors import ExecutorLeftError, WorkerLostError, WorkersNotStartedError
+from dpcore_plugins.executors.multiprocess.echo import Echo
 from dpcore_plugins.executors.multiprocess.logs import handled, levels
 from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memory
@@ -62,12 +62,13 @@ class Pool:
         environment: dict[str, str] | None = None,
         plugins: Any = None,
     ) -> None:
-        self._most, self._grace, self._echo = most, grace, _echo if echo else None
+        self._most, self._grace = most, grace
         self._most_jobs = most_jobs or sys.maxsize
         self._environment, self._plugins = environment or {}, plugins
         self._plugins_sent: bytes | None = None  # not known yet
         self._mark = b"\0" + os.urandom(15)
         self._loop = running_loop()
+        self._echo = Echo(self._loop) if echo else None
         self._template: Template | None = None
         self._workers: dict[int, Worker] = {}
         self._retired: dict[int, Worker] = {}  # have done all that one worker is to do, and end
@@ -214,6 +215,7 @@ class Pool:
         script, package = script_of_program()
         return Hello(
             [*sys.path],
+            [*sys.argv],
             _folder(),
             self._mark,
             levels(),
@@ -372,6 +374,11 @@ class Pool:
 
     async def close(self) -> None:
         """End all workers: idle ones by themselves, others as if they were told to stop; nothing of them is left."""
+        await self._end_workers()
+        if self._echo is not None:
+            self._echo.close()
+
+    async def _end_workers(self) -> None:
         self._is_closing = True
         if self._unglance is not None:
             self._unglance()
@@ -416,12 +423,6 @@ def _sent(plugins: Any) -> bytes:
     if plugins is None or not any(_WORKER_HOOKS.intersection(record.hooks) for record in plugins.installed):
         return b""
     return pickled(plugins)
-
-
-def _echo(text: str) -> None:
-    with suppress(Exception):  # nobody reads it, or it is closed
-        sys.stderr.write(text)
-        sys.stderr.flush()
 
 
 def _folder() -> str:

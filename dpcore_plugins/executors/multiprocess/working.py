@@ -54,6 +54,7 @@ class Hello(msgspec.Struct):
     """How a worker is to be as the program is; all of it is there before any code of the user's runs."""
 
     path: list[str]
+    arguments: list[str]
     folder: str
     mark: bytes
     level: int
@@ -223,7 +224,7 @@ class _Worker:
             with suppress(OSError):  # the program's folder is gone; what needs one says so
                 os.chdir(hello.folder)
             take_over(hello.level, lambda said: self.say(frame(LOG, 0, said)))
-        sys.path[:] = hello.path
+        sys.path[:], sys.argv[:] = hello.path, hello.arguments
         if hello.script is not None and "__mp_main__" not in sys.modules:
             sys.modules["__main__"] = Script(hello.script, hello.package)
         if self._hello is None:
