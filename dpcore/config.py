@@ -426,11 +426,11 @@ def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
 def is_limits(value: object) -> bool:
     """Tell whether *value* says how many jobs may run at once of tasks with some tags.
 
-    >>> is_limits({"db": 2}), is_limits({"db": 0})
-    (True, False)
+    >>> is_limits({"db": 2}), is_limits({"db": 0}), is_limits({"": 2})
+    (True, False, False)
     """
     return isinstance(value, Mapping) and all(
-        isinstance(tag, str) and type(most) is int and most > 0 for tag, most in value.items()
+        isinstance(tag, str) and tag and type(most) is int and most > 0 for tag, most in value.items()
     )
 
 

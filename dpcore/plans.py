@@ -317,11 +317,11 @@ class _Planning:
         if not isinstance(selector, str):
             names = list(self.registry.named(selector))
             if not names:
-                problem = (
-                    "that function is not a task of the registry"
-                    if callable(selector)
-                    else "it is no name and no function"
-                )
+                problem = "it is no name and no function"
+                if callable(selector):
+                    problem = "that function is not a task of the registry"
+                elif isinstance(selector, Iterable):
+                    problem = "tasks are given one by one, as in run('a', 'b')"
                 self.faults.append(SelectionError(whole, problem, self.names))
         elif selector.startswith("tag:"):
             names = [task.name for task in self.registry.tagged(selector[4:])]

@@ -117,7 +117,7 @@ def anyio_backend(request):
     return request.param
 
 
-@pytest.mark.parametrize("limits", [{"db": 0}, {"db": True}, {1: 1}, ["db"], {"db": "2"}])
+@pytest.mark.parametrize("limits", [{"db": 0}, {"db": True}, {"": 1}, {1: 1}, ["db"], {"db": "2"}])
 def test_limits_that_are_none_are_refused_in_words(limits):
     with pytest.raises(ArgumentError, match="from tag to how many jobs"):
         App(limits=limits)

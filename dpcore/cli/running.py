@@ -28,6 +28,7 @@ from dpcore.config import Value
 from dpcore.errors import RunNotFoundError
 from dpcore.jobs import State
 from dpcore.runs import Run
+from dpcore.words import listed, nearest
 
 __all__ = ("Told", "drive_and_tell", "run_and_tell")
 
@@ -75,6 +76,7 @@ def drive_and_tell(
         choices: dict[str, Any] = choose(project)
         project.check(choices)
         source = load()
+        _check_limits(limits or {}, source)
         choices |= {"plugins": project.plugins, "config": project.config, "source": source.recorded}
         app = App(source.registry, limits=limits, **choices)
         with _report(sys.stderr if told.as_json else out, source.shown, told.quiet) as report:
@@ -88,6 +90,15 @@ def drive_and_tell(
         still_running = [name for name, outcome in result.outcomes.items() if outcome.still_running]
         await_threads(still_running, cancelled=bool(interrupts.reason))
     return _CODES[result.state]
+
+
+def _check_limits(limits: dict[str, int], source: Source) -> None:
+    """Refuse a limit that would limit nothing, because its tag is misspelt, say."""
+    for tag in limits:
+        if tag not in source.registry.tags:
+            tags = listed(source.registry.tags) or "none"
+            words = f"--limit {tag}={limits[tag]}: no task of {source.shown} has the tag {tag!r} (tags: {tags})"
+            raise Refusal(f"{words}{nearest(tag, source.registry.tags)}")
 
 
 def _report(out: TextIO, shown: str, quiet: bool) -> Report:

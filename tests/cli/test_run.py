@@ -393,6 +393,8 @@ for number in range(40):
 def test_limits_are_those_of_the_options_and_else_of_the_project_file(command, write, folder):
     write("alone.py", ALONE)
     assert "succeeded: 40 tasks" in command("run", "alone.py", "--limit", "db=1", "--executor", "threads").stdout
+    misspelt = command("run", "alone.py", "--limit", "bd=1", code=2).stderr
+    assert "--limit bd=1: no task of alone.py has the tag 'bd' (tags: 'db')" in misspelt
     write("dpcore.toml", "[limits]\ndb = 1\n")
     assert "succeeded: 40 tasks" in command("run", "alone.py", "--executor", "threads").stdout
 

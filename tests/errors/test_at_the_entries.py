@@ -43,7 +43,7 @@ PLANNING = [
     (("a b",), {}, "cannot select 'a b': a selection is name, +name, name+, +name+ or tag:word"),
     (("",), {}, "cannot select '': a selection is name, +name, name+, +name+ or tag:word"),
     ((3,), {}, "cannot select 3: it is no name and no function (there are: 'orders', 'total')"),
-    ((["total"],), {}, "cannot select ['total']: it is no name and no function (there are: 'orders', 'total')"),
+    ((["total"],), {}, "cannot select ['total']: tasks are given one by one, as in run('a', 'b') (there are: 'orders', 'total')"),
     (
         (len,),
         {},
