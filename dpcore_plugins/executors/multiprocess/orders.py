@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from types import FunctionType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -14,11 +15,10 @@ from dpcore import Job, Ref
 from dpcore.errors import FunctionNotFoundError
 from dpcore.jobs import Function, Stream
 
-__all__ = ("MOST_KNOWN", "Order", "Orders", "Shared", "pickled")
+__all__ = ("Order", "Orders", "Shared", "Thing", "pickled")
 
-_MOST_SHARED = 128  # things at once that are sent only once
-MOST_KNOWN = 256  # of them that a worker is taken to have
-_MOST_KEPT = 2 * MOST_KNOWN  # of them that it has: also what jobs need that it was sent before the latest
+_MOST_KEPT = 8 << 20  # bytes of what no job in flight needs, and the next ones may
+_ENTRY = 2048  # bytes that each costs beside its pickle: a generous guess
 _MOST_NAMES = 1024
 
 
@@ -49,39 +49,67 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Order).decode
 
 
+class Thing:
+    """What many jobs need, its number, and how it is sent: workers have it for as long as somebody here holds this."""
+
+    __slots__ = ("__weakref__", "number", "sent", "value")
+
+    def __init__(self, number: int, value: object, sent: bytes) -> None:
+        self.number, self.value, self.sent = number, value, sent
+
+
+_NOTHING = Thing(0, {}, b"")
+
+
 class Shared:
-    """What many jobs need, by number: the program's side."""
+    """What many jobs need, by number: the program's side.
+
+    A thing is held by the jobs in flight that need it, whatever its size, and by the job
+    that was the last to be ordered.  Of others the latest are kept, up to some megabytes.
+    """
 
     def __init__(self) -> None:
         self._last = 0
-        self._known: OrderedDict[int, tuple[int, object, bytes]] = (
-            OrderedDict()
-        )  # by id, which is held while it is here
+        self._held: WeakValueDictionary[int, Thing] = WeakValueDictionary()  # by the id of its value, which it holds
+        self._kept: OrderedDict[int, Thing] = OrderedDict()  # by number, the latest last
+        self._bytes_kept = 0
         self._names: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
         self._latest: tuple[object, object, object] = (None, None, None)
-        self._needs: tuple[tuple[int, bytes], ...] = ()
+        self._needs: tuple[Thing, ...] = ()
 
-    def needs(self, job: Job) -> tuple[tuple[int, bytes], ...]:
+    def needs(self, job: Job) -> tuple[Thing, ...]:
         """Return what *job* shares with others: as a rule the same as the job before."""
         io, params, metadata = self._latest
         if job.io is not io or job.params is not params or job.metadata is not metadata:
-            self._latest = job.io, job.params, job.metadata
-            self._needs = tuple(self.need(thing) for thing in self._latest)
+            latest = job.io, job.params, job.metadata
+            self._needs = tuple(self.need(value) for value in latest)  # one that does not pickle raises
+            self._latest = latest
         return self._needs
 
-    def need(self, thing: object) -> tuple[int, bytes]:
-        """Return the number of *thing*, 0 of what is empty, and how it is sent."""
-        known = self._known.get(id(thing))
-        if known is not None:
-            return known[0], known[2]
-        if thing == {}:
-            return 0, b""
-        sent = pickled(thing)
-        self._last += 1
-        self._known[id(thing)] = self._last, thing, sent
-        if len(self._known) > _MOST_SHARED:
-            self._known.popitem(last=False)
-        return self._last, sent
+    def need(self, value: object) -> Thing:
+        """Return *value* with its number, 0 of what is empty, and how it is sent."""
+        thing = self._held.get(id(value))
+        if thing is None:
+            if value == {}:
+                return _NOTHING
+            sent = pickled(value)
+            self._last += 1
+            thing = self._held[id(value)] = Thing(self._last, value, sent)
+        self._keep(thing)
+        return thing
+
+    def _keep(self, thing: Thing) -> None:
+        if thing.number in self._kept:
+            self._kept.move_to_end(thing.number)
+            return
+        size = _size(thing)
+        if size > _MOST_KEPT:
+            return
+        self._kept[thing.number] = thing
+        self._bytes_kept += size
+        while self._bytes_kept > _MOST_KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes_kept -= _size(oldest)
 
     def function(self, function: Function) -> tuple[bytes, bool]:
         """Return how to find *function*, and whether it has a name; what has none may have changed since it went last."""
@@ -97,8 +125,8 @@ class Shared:
             self._names.popitem(last=False)
         return name, True
 
-    def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
-        """Return a job as it is sent, and what it needs beside that, by number."""
+    def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[Thing, ...]]:
+        """Return a job as it is sent, and what it needs beside that."""
         function, is_named = self.function(job.function)
         refs, items = job.inputs, {}
         if refs and any(type(source) is not Ref for source in refs.values()):
@@ -107,26 +135,32 @@ class Shared:
         rest = pickled((job.arguments, job.nominal)) if job.arguments or job.nominal is not None else b""
         needs = self.needs(job)
         order = (
-            job.run_id, job.task, job.attempt, job.index, function, is_named, needs[0][0], needs[1][0], needs[2][0],
-            refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,
+            job.run_id, job.task, job.attempt, job.index, function, is_named,
+            needs[0].number, needs[1].number, needs[2].number, refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,
         )  # fmt: skip
         return _encode(order), needs
 
 
+def _size(thing: Thing) -> int:
+    return len(thing.sent) + _ENTRY
+
+
 class Orders:
-    """What many jobs need, by number: the worker's side."""
+    """What many jobs need, by number: the worker's side, which has what it is told to have."""
 
     def __init__(self) -> None:
-        self._sent: OrderedDict[int, bytes] = OrderedDict()
-        self._things: dict[int, Any] = {}
+        self._sent: dict[int, bytes] = {}  # what has not been loaded
+        self._things: dict[int, Any] = {}  # what has
         self._functions: OrderedDict[bytes, Function] = OrderedDict()
 
     def define(self, number: int, sent: bytes) -> None:
         """Keep what was sent, for the job that needs it first: to load it may fail."""
         self._sent[number] = sent
-        if len(self._sent) > _MOST_KEPT:
-            gone, _ = self._sent.popitem(last=False)
-            self._things.pop(gone, None)
+
+    def forget(self, number: int) -> None:
+        """Keep no longer what no job needs that is here."""
+        self._sent.pop(number, None)
+        self._things.pop(number, None)
 
     def read(self, body: bytes) -> Order:
         """Return what was ordered."""
@@ -170,6 +204,7 @@ class Orders:
             return {}
         if number not in self._things:
             self._things[number] = pickle.loads(self._sent[number])
+            del self._sent[number]
         return self._things[number]
 
 
