@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import wraps
 from hashlib import sha256
 
-from dpcore import current_job
+from dpcore import Registry, current_job
+
+tasks = Registry()
 
 
 class Counted:
@@ -40,3 +43,37 @@ def digests() -> tuple[str, str]:
 def seen() -> str:
     """Return the run that the parameters of the job are of; nothing, when it has none."""
     return str(current_job().params.get("run", ""))
+
+
+def _pid() -> int:
+    return os.getpid()
+
+
+def again():
+    """Stand for what is put here anew each time."""
+    return os.getpid()
+
+
+def _put(function):
+    function.__name__ = function.__qualname__ = "again"
+    globals()["again"] = function
+    return function
+
+
+def decorated_anew():
+    """Return a function that this module has under the same name each time, decorated once more."""
+
+    @wraps(_pid)
+    def decorated() -> int:
+        return _pid()
+
+    return _put(decorated)
+
+
+def defined_anew():
+    """Return a function that this module has under the same name each time, defined once more."""
+
+    def defined() -> int:
+        return os.getpid()
+
+    return _put(defined)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import random
 import subprocess
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import anyio
 import pytest
 
-from dpcore import Job, State
+from dpcore import App, Job, Registry, State
 from dpcore.jobs import Function
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
@@ -166,3 +169,154 @@ async def test_each_job_gets_its_own_whatever_the_sizes_and_the_order(anyio_back
             async with anyio.create_task_group() as group:
                 for _ in range(120):
                     group.start_soon(do, dice.choice(of_runs))
+
+
+# ---------------------------------------------------------------- what is loaded anew
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that can be written, and loaded anew."""
+
+    def load(text: str):
+        (tmp_path / "loaded_anew.py").write_text(text)
+        importlib.invalidate_caches()
+        if (before := sys.modules.get("loaded_anew")) is not None:
+            return importlib.reload(before)
+        return importlib.import_module("loaded_anew")
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # its times are too coarse for what is written in a moment
+    yield load
+    sys.modules.pop("loaded_anew", None)
+
+
+TWO = "import os\ndef version():\n    return {}, os.getpid()\ndef other():\n    return {}, os.getpid()\n"
+
+
+@BOTH
+async def test_a_module_that_is_loaded_anew_in_the_program_is_so_in_workers(anyio_backend, tmp_path, module):
+    async with MultiprocessExecutor(workers=2) as executor:
+        runs = Runs(executor, tmp_path)
+        found = []
+        with anyio.fail_after(PATIENCE):
+            for version in range(3):
+                loaded = module(TWO.format(version, version * 100))
+                for _ in range(3):
+                    found.append(await runs.value(loaded.version))
+                    found.append(await runs.value(loaded.other))
+    versions = [value for value, _ in found]
+    assert versions == [0, 0] * 3 + [1, 100] * 3 + [2, 200] * 3
+    assert len({pid for _, pid in found}) <= 6, "workers are replaced only when something was loaded anew"
+
+
+@BOTH
+async def test_a_function_of_a_module_loaded_anew_is_the_new_one_though_only_another_was_sent(
+    anyio_backend, tmp_path, module
+):
+    async with MultiprocessExecutor(workers=1) as executor:
+        runs = Runs(executor, tmp_path)
+        with anyio.fail_after(PATIENCE):
+            assert (await runs.value(module(TWO.format(1, 1)).version))[0] == 1
+            assert (await runs.value(module(TWO.format(2, 2)).other))[0] == 2
+
+
+@BOTH
+async def test_a_module_that_is_imported_once_more_is_loaded_anew(anyio_backend, tmp_path, module):
+    async with MultiprocessExecutor(workers=1) as executor:
+        runs = Runs(executor, tmp_path)
+        with anyio.fail_after(PATIENCE):
+            assert (await runs.value(module(TWO.format(1, 1)).version))[0] == 1
+            del sys.modules["loaded_anew"]
+            assert (await runs.value(module(TWO.format(2, 2)).version))[0] == 2
+
+
+@BOTH
+async def test_the_function_from_before_is_still_itself(anyio_backend, tmp_path, module):
+    async with MultiprocessExecutor(workers=1) as executor:
+        runs = Runs(executor, tmp_path)
+        with anyio.fail_after(PATIENCE):
+            before = module(TWO.format(1, 1)).version
+            assert (await runs.value(before))[0] == 1
+            after = module(TWO.format(2, 2)).version
+            found = [await runs.value(call) for call in (before, after, before, after)]
+    assert [value for value, _ in found] == [1, 2, 1, 2]
+    assert len({pid for _, pid in found[1:]}) == 1
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+def version(folder, number):
+    Path(folder, f"{{number}}.begun").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.001)
+    return {}
+"""
+
+
+@BOTH
+async def test_what_has_begun_when_a_module_is_loaded_anew_ends_and_what_waits_is_what_it_was(
+    anyio_backend, tmp_path, module
+):
+    async with MultiprocessExecutor(workers=1) as executor:
+        runs = Runs(executor, tmp_path)
+        found: dict[int, int] = {}
+
+        async def do(call, number: int) -> None:
+            found[number] = await runs.value(call, arguments={"folder": str(tmp_path), "number": number})
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                loaded = module(WAITS.format(1))
+                for number in range(3):
+                    group.start_soon(do, loaded.version, number)
+                while not [*tmp_path.glob("*.begun")]:
+                    await anyio.sleep(0.001)
+                group.start_soon(do, module(WAITS.format(22)).version, 3)
+                await anyio.wait_all_tasks_blocked()
+                (tmp_path / "go").touch()
+    assert found == {0: 1, 1: 1, 2: 1, 3: 22}
+
+
+@BOTH
+async def test_tasks_of_an_app_that_are_loaded_anew_are_so_in_its_workers(anyio_backend, tmp_path, module, plugins):
+    text = "from tests.adapters.sharing import tasks\n@tasks.task\ndef version() -> int:\n    return {}\n"
+    sharing.tasks = Registry()
+    executor = MultiprocessExecutor(workers=1)
+    async with App(sharing.tasks, executor=executor, plugins=plugins) as app:
+        with anyio.fail_after(PATIENCE):
+            module(text.format(1))
+            assert (await app.run("version"))["version"] == 1
+            module(text.format(22))
+            assert (await app.run("version"))["version"] == 22
+
+
+class Bound:
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["partial", "method", "lambda", "closure", "decorated anew", "defined anew"])
+async def test_no_worker_is_replaced_for_what_is_only_made_anew(anyio_backend, tmp_path, kind):
+    def made():
+        def closure():
+            return os.getpid()
+
+        return closure
+
+    ways = {
+        "partial": lambda: partial(os.getpid),
+        "method": lambda: Bound().pid,
+        "lambda": lambda: lambda: os.getpid(),
+        "closure": made,
+        "decorated anew": sharing.decorated_anew,
+        "defined anew": sharing.defined_anew,
+    }
+    async with MultiprocessExecutor(workers=1) as executor:
+        runs = Runs(executor, tmp_path)
+        with anyio.fail_after(PATIENCE):
+            pids = {await runs.value(ways[kind]()) for _ in range(5)}
+    assert len(pids) == 1

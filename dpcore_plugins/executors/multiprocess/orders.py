@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
+from operator import attrgetter
 from types import FunctionType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -61,6 +64,74 @@ class Thing:
 _NOTHING = Thing(0, {}, b"")
 
 
+class _Name:
+    """The name of a function as it is sent, for as long as it is the function's."""
+
+    __slots__ = ("_find", "_home", "_module", "_spec", "call", "sent")
+
+    def __init__(self, call: Callable[..., Any], locator: tuple[str, str | None, str]) -> None:
+        self.call, self.sent = call, pickle.dumps(locator)
+        self._module, self._find = call.__module__, attrgetter(locator[2])
+        self._home = sys.modules[self._module]
+        self._spec = getattr(self._home, "__spec__", None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the module has not been loaded again, and has that function yet."""
+        home = sys.modules.get(self._module)
+        try:
+            return (
+                home is self._home and getattr(home, "__spec__", None) is self._spec and self._find(home) is self.call
+            )
+        except AttributeError:
+            return False
+
+    def is_of_another_loading(self, before: _Name) -> bool:
+        """Whether workers that have loaded what *before* was in may have loaded something else."""
+        return self._home is not before._home or self._spec is not before._spec
+
+    @property
+    def code(self) -> object:
+        """What its module has for it, however often that is decorated."""
+        return getattr(inspect.unwrap(self.call), "__code__", None)
+
+
+class _Names:
+    """The functions that are sent by name, and what workers have therefore loaded."""
+
+    def __init__(self) -> None:
+        self.age = 0  # so many times has something been loaded anew since it was sent
+        self._by_id: OrderedDict[int, _Name] = OrderedDict()  # each holds its function
+        self._codes: OrderedDict[bytes, object] = OrderedDict()  # by name
+        self._modules: dict[str, _Name] = {}  # the latest name in each
+
+    def name(self, function: Function) -> bytes | None:
+        """Return the name of a function as it is sent; None if it has none, or has lost it to another."""
+        name = self._by_id.get(id(function.call))
+        if name is not None:
+            if name.holds:
+                return name.sent
+            del self._by_id[id(function.call)]
+        locator = function.locator
+        if locator is None:
+            return None
+        name = self._by_id[id(function.call)] = _Name(function.call, locator)
+        if len(self._by_id) > _MOST_NAMES:
+            self._by_id.popitem(last=False)
+        self._note(locator[0], name)
+        return name.sent
+
+    def _note(self, module: str, name: _Name) -> None:
+        """Count one more if this is another loading than what workers have been sent."""
+        before, self._modules[module] = self._modules.get(module, name), name
+        code = name.code
+        if name.is_of_another_loading(before) or self._codes.pop(name.sent, code) != code:
+            self.age += 1
+        self._codes[name.sent] = code
+        if len(self._codes) > _MOST_NAMES:
+            self._codes.popitem(last=False)
+
+
 class Shared:
     """What many jobs need, by number: the program's side.
 
@@ -73,9 +144,14 @@ class Shared:
         self._held: WeakValueDictionary[int, Thing] = WeakValueDictionary()  # by the id of its value, which it holds
         self._kept: OrderedDict[int, Thing] = OrderedDict()  # by number, the latest last
         self._bytes_kept = 0
-        self._names: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
+        self._names = _Names()
         self._latest: tuple[object, object, object] = (None, None, None)
         self._needs: tuple[Thing, ...] = ()
+
+    @property
+    def age(self) -> int:
+        """A number that grows when a module has been loaded anew since workers were told of it."""
+        return self._names.age
 
     def needs(self, job: Job) -> tuple[Thing, ...]:
         """Return what *job* shares with others: as a rule the same as the job before."""
@@ -113,17 +189,8 @@ class Shared:
 
     def function(self, function: Function) -> tuple[bytes, bool]:
         """Return how to find *function*, and whether it has a name; what has none may have changed since it went last."""
-        known = self._names.get(id(function.call))
-        if known is not None:
-            return known[1], True
-        locator = function.locator
-        if locator is None:
-            return pickled(function.call), False
-        name = pickle.dumps(locator)
-        self._names[id(function.call)] = function.call, name
-        if len(self._names) > _MOST_NAMES:
-            self._names.popitem(last=False)
-        return name, True
+        name = self._names.name(function)
+        return (pickled(function.call), False) if name is None else (name, True)
 
     def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[Thing, ...]]:
         """Return a job as it is sent, and what it needs beside that."""
