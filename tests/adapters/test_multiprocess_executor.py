@@ -435,9 +435,24 @@ def test_no_workers_are_refused(workers):
         MultiprocessExecutor(workers=workers)
 
 
-def test_a_grace_below_zero_is_refused():
-    with pytest.raises(ValueError, match=r"grace=-1 must be a number of seconds, 0 or more"):
-        MultiprocessExecutor(grace=-1)
+@pytest.mark.parametrize("grace", [-1, -0.001, 86_400.5, 1e7, float("inf"), float("nan"), True, None, "1"])
+def test_a_grace_that_cannot_be_waited_for_is_refused(grace):
+    with pytest.raises(
+        ValueError, match=f"^grace={grace!r} must be a number of seconds from 0 to 86,400$".replace("+", r"\+")
+    ):
+        MultiprocessExecutor(grace=grace)
+
+
+@BOTH
+@pytest.mark.parametrize("grace", [86_400, 86_400.0])
+async def test_code_is_stopped_with_the_longest_grace_too(anyio_backend, tmp_path, grace):
+    async with MultiprocessExecutor(workers=1, grace=grace) as executor:
+        bench = Bench(executor, tmp_path)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(bench.outcome, dying.stay, folder=str(tmp_path)))
+            (pid,) = await bench.begun()
+            group.cancel_scope.cancel()
+        assert gone([pid])
 
 
 def test_there_are_as_many_workers_as_this_process_may_use_cores():
@@ -892,6 +907,13 @@ async def test_one_job_a_worker_is_possible(anyio_backend, tmp_path):
     async with MultiprocessExecutor(workers=1, max_tasks_per_worker=1) as executor:
         bench = Bench(executor, tmp_path)
         assert len({await bench.value(dying.pid) for _ in range(4)}) == 4
+
+
+@pytest.mark.parametrize("name", ["workers", "max_tasks_per_worker"])
+@pytest.mark.parametrize("number", [1.5, 2.0, float("inf"), float("nan"), True, "2"])
+def test_what_counts_is_a_whole_number(name, number):
+    with pytest.raises(TypeError, match=f"^{name}={number!r} must be a whole number, not of type "):
+        MultiprocessExecutor(**{name: number})
 
 
 @pytest.mark.parametrize("number", [0, -1])

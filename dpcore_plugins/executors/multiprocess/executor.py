@@ -18,6 +18,8 @@ from dpcore_plugins.executors.multiprocess.worker import Call
 
 __all__ = ("MultiprocessExecutor",)
 
+_LONGEST_GRACE = 86_400  # seconds
+
 
 class MultiprocessExecutor(Executor):
     """Runs jobs on worker processes, which are started when they are needed and stay.
@@ -25,7 +27,7 @@ class MultiprocessExecutor(Executor):
     *workers* jobs run at once; by default as many as there are cores that this process
     may use.  A job that is cancelled or takes too long is stopped whatever it is doing:
     its worker gets a SIGTERM, so that ``finally`` runs, is killed if it lives after
-    *grace* seconds, and is replaced.  A worker that dies in any other way is one failed
+    *grace* seconds (a day at most), and is replaced.  A worker that dies in any other way is one failed
     attempt of the task that it was at.
 
     What a task prints is kept with its outcome, the last 64 KiB of it, and goes to the
@@ -48,17 +50,13 @@ class MultiprocessExecutor(Executor):
         max_tasks_per_worker: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers={workers!r} must be at least 1")
-        if not grace >= 0:
-            raise ValueError(f"grace={grace!r} must be a number of seconds, 0 or more")
-        self.workers = cores() if workers is None else workers
-        if max_tasks_per_worker is not None and max_tasks_per_worker < 1:
-            raise ValueError(
-                f"max_tasks_per_worker={max_tasks_per_worker!r} must be at least 1, or None for any number"
-            )
+        self.workers = _count("workers", workers, "must be at least 1") or cores()
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= _LONGEST_GRACE:
+            raise ValueError(f"grace={grace!r} must be a number of seconds from 0 to {_LONGEST_GRACE:,}")
         self.grace, self.echo = grace, echo
-        self.max_tasks_per_worker = max_tasks_per_worker
+        self.max_tasks_per_worker = _count(
+            "max_tasks_per_worker", max_tasks_per_worker, "must be at least 1, or None for any number"
+        )
         self.environment = _checked(environment)
         self._pool: Pool | None = None
 
@@ -118,6 +116,16 @@ class MultiprocessExecutor(Executor):
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await pool.close()
+
+
+def _count(name: str, number: Any, said: str) -> int | None:
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name}={number!r} must be a whole number, not of type {type(number).__name__}")
+    if number < 1:
+        raise ValueError(f"{name}={number!r} {said}")
+    return number
 
 
 def _checked(environment: Any) -> dict[str, str]:

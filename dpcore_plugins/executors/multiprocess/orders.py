@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
+from operator import attrgetter
 from types import FunctionType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -14,11 +18,10 @@ from dpcore import Job, Ref
 from dpcore.errors import FunctionNotFoundError
 from dpcore.jobs import Function, Stream
 
-__all__ = ("MOST_KNOWN", "Order", "Orders", "Shared", "pickled")
+__all__ = ("Order", "Orders", "Shared", "Thing", "pickled")
 
-_MOST_SHARED = 128  # things at once that are sent only once
-MOST_KNOWN = 256  # of them that a worker is taken to have
-_MOST_KEPT = 2 * MOST_KNOWN  # of them that it has: also what jobs need that it was sent before the latest
+_MOST_KEPT = 8 << 20  # bytes of what no job in flight needs, and the next ones may
+_ENTRY = 2048  # bytes that each costs beside its pickle: a generous guess
 _MOST_NAMES = 1024
 
 
@@ -49,56 +52,148 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Order).decode
 
 
+class Thing:
+    """What many jobs need, its number, and how it is sent: workers have it for as long as somebody here holds this."""
+
+    __slots__ = ("__weakref__", "number", "sent", "value")
+
+    def __init__(self, number: int, value: object, sent: bytes) -> None:
+        self.number, self.value, self.sent = number, value, sent
+
+
+_NOTHING = Thing(0, {}, b"")
+
+
+class _Name:
+    """The name of a function as it is sent, for as long as it is the function's."""
+
+    __slots__ = ("_find", "_home", "_module", "_spec", "call", "sent")
+
+    def __init__(self, call: Callable[..., Any], locator: tuple[str, str | None, str]) -> None:
+        self.call, self.sent = call, pickle.dumps(locator)
+        self._module, self._find = call.__module__, attrgetter(locator[2])
+        self._home = sys.modules[self._module]
+        self._spec = getattr(self._home, "__spec__", None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the module has not been loaded again, and has that function yet."""
+        home = sys.modules.get(self._module)
+        try:
+            return (
+                home is self._home and getattr(home, "__spec__", None) is self._spec and self._find(home) is self.call
+            )
+        except AttributeError:
+            return False
+
+    def is_of_another_loading(self, before: _Name) -> bool:
+        """Whether workers that have loaded what *before* was in may have loaded something else."""
+        return self._home is not before._home or self._spec is not before._spec
+
+    @property
+    def code(self) -> object:
+        """What its module has for it, however often that is decorated."""
+        return getattr(inspect.unwrap(self.call), "__code__", None)
+
+
+class _Names:
+    """The functions that are sent by name, and what workers have therefore loaded."""
+
+    def __init__(self) -> None:
+        self.age = 0  # so many times has something been loaded anew since it was sent
+        self._by_id: OrderedDict[int, _Name] = OrderedDict()  # each holds its function
+        self._codes: OrderedDict[bytes, object] = OrderedDict()  # by name
+        self._modules: dict[str, _Name] = {}  # the latest name in each
+
+    def name(self, function: Function) -> bytes | None:
+        """Return the name of a function as it is sent; None if it has none, or has lost it to another."""
+        name = self._by_id.get(id(function.call))
+        if name is not None:
+            if name.holds:
+                return name.sent
+            del self._by_id[id(function.call)]
+        locator = function.locator
+        if locator is None:
+            return None
+        name = self._by_id[id(function.call)] = _Name(function.call, locator)
+        if len(self._by_id) > _MOST_NAMES:
+            self._by_id.popitem(last=False)
+        self._note(locator[0], name)
+        return name.sent
+
+    def _note(self, module: str, name: _Name) -> None:
+        """Count one more if this is another loading than what workers have been sent."""
+        before, self._modules[module] = self._modules.get(module, name), name
+        code = name.code
+        if name.is_of_another_loading(before) or self._codes.pop(name.sent, code) != code:
+            self.age += 1
+        self._codes[name.sent] = code
+        if len(self._codes) > _MOST_NAMES:
+            self._codes.popitem(last=False)
+
+
 class Shared:
-    """What many jobs need, by number: the program's side."""
+    """What many jobs need, by number: the program's side.
+
+    A thing is held by the jobs in flight that need it, whatever its size, and by the job
+    that was the last to be ordered.  Of others the latest are kept, up to some megabytes.
+    """
 
     def __init__(self) -> None:
         self._last = 0
-        self._known: OrderedDict[int, tuple[int, object, bytes]] = (
-            OrderedDict()
-        )  # by id, which is held while it is here
-        self._names: OrderedDict[int, tuple[object, bytes]] = OrderedDict()
+        self._held: WeakValueDictionary[int, Thing] = WeakValueDictionary()  # by the id of its value, which it holds
+        self._kept: OrderedDict[int, Thing] = OrderedDict()  # by number, the latest last
+        self._bytes_kept = 0
+        self._names = _Names()
         self._latest: tuple[object, object, object] = (None, None, None)
-        self._needs: tuple[tuple[int, bytes], ...] = ()
+        self._needs: tuple[Thing, ...] = ()
 
-    def needs(self, job: Job) -> tuple[tuple[int, bytes], ...]:
+    @property
+    def age(self) -> int:
+        """A number that grows when a module has been loaded anew since workers were told of it."""
+        return self._names.age
+
+    def needs(self, job: Job) -> tuple[Thing, ...]:
         """Return what *job* shares with others: as a rule the same as the job before."""
         io, params, metadata = self._latest
         if job.io is not io or job.params is not params or job.metadata is not metadata:
-            self._latest = job.io, job.params, job.metadata
-            self._needs = tuple(self.need(thing) for thing in self._latest)
+            latest = job.io, job.params, job.metadata
+            self._needs = tuple(self.need(value) for value in latest)  # one that does not pickle raises
+            self._latest = latest
         return self._needs
 
-    def need(self, thing: object) -> tuple[int, bytes]:
-        """Return the number of *thing*, 0 of what is empty, and how it is sent."""
-        known = self._known.get(id(thing))
-        if known is not None:
-            return known[0], known[2]
-        if thing == {}:
-            return 0, b""
-        sent = pickled(thing)
-        self._last += 1
-        self._known[id(thing)] = self._last, thing, sent
-        if len(self._known) > _MOST_SHARED:
-            self._known.popitem(last=False)
-        return self._last, sent
+    def need(self, value: object) -> Thing:
+        """Return *value* with its number, 0 of what is empty, and how it is sent."""
+        thing = self._held.get(id(value))
+        if thing is None:
+            if value == {}:
+                return _NOTHING
+            sent = pickled(value)
+            self._last += 1
+            thing = self._held[id(value)] = Thing(self._last, value, sent)
+        self._keep(thing)
+        return thing
+
+    def _keep(self, thing: Thing) -> None:
+        if thing.number in self._kept:
+            self._kept.move_to_end(thing.number)
+            return
+        size = _size(thing)
+        if size > _MOST_KEPT:
+            return
+        self._kept[thing.number] = thing
+        self._bytes_kept += size
+        while self._bytes_kept > _MOST_KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes_kept -= _size(oldest)
 
     def function(self, function: Function) -> tuple[bytes, bool]:
         """Return how to find *function*, and whether it has a name; what has none may have changed since it went last."""
-        known = self._names.get(id(function.call))
-        if known is not None:
-            return known[1], True
-        locator = function.locator
-        if locator is None:
-            return pickled(function.call), False
-        name = pickle.dumps(locator)
-        self._names[id(function.call)] = function.call, name
-        if len(self._names) > _MOST_NAMES:
-            self._names.popitem(last=False)
-        return name, True
+        name = self._names.name(function)
+        return (pickled(function.call), False) if name is None else (name, True)
 
-    def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
-        """Return a job as it is sent, and what it needs beside that, by number."""
+    def order(self, job: Job, *, on_trio: bool) -> tuple[bytes, tuple[Thing, ...]]:
+        """Return a job as it is sent, and what it needs beside that."""
         function, is_named = self.function(job.function)
         refs, items = job.inputs, {}
         if refs and any(type(source) is not Ref for source in refs.values()):
@@ -107,26 +202,32 @@ class Shared:
         rest = pickled((job.arguments, job.nominal)) if job.arguments or job.nominal is not None else b""
         needs = self.needs(job)
         order = (
-            job.run_id, job.task, job.attempt, job.index, function, is_named, needs[0][0], needs[1][0], needs[2][0],
-            refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,
+            job.run_id, job.task, job.attempt, job.index, function, is_named,
+            needs[0].number, needs[1].number, needs[2].number, refs, items, rest, job.positional, job.streams, job.room, job.is_async, on_trio, job.timeout,
         )  # fmt: skip
         return _encode(order), needs
 
 
+def _size(thing: Thing) -> int:
+    return len(thing.sent) + _ENTRY
+
+
 class Orders:
-    """What many jobs need, by number: the worker's side."""
+    """What many jobs need, by number: the worker's side, which has what it is told to have."""
 
     def __init__(self) -> None:
-        self._sent: OrderedDict[int, bytes] = OrderedDict()
-        self._things: dict[int, Any] = {}
+        self._sent: dict[int, bytes] = {}  # what has not been loaded
+        self._things: dict[int, Any] = {}  # what has
         self._functions: OrderedDict[bytes, Function] = OrderedDict()
 
     def define(self, number: int, sent: bytes) -> None:
         """Keep what was sent, for the job that needs it first: to load it may fail."""
         self._sent[number] = sent
-        if len(self._sent) > _MOST_KEPT:
-            gone, _ = self._sent.popitem(last=False)
-            self._things.pop(gone, None)
+
+    def forget(self, number: int) -> None:
+        """Keep no longer what no job needs that is here."""
+        self._sent.pop(number, None)
+        self._things.pop(number, None)
 
     def read(self, body: bytes) -> Order:
         """Return what was ordered."""
@@ -170,6 +271,7 @@ class Orders:
             return {}
         if number not in self._things:
             self._things[number] = pickle.loads(self._sent[number])
+            del self._sent[number]
         return self._things[number]
 
 

@@ -75,6 +75,7 @@ class Pool:
         self._idle: list[Worker] = []
         self._pending: deque[Call] = deque()
         self._shared = Shared()
+        self._age = self._shared.age
         self._worker_numbers, self._call_numbers = count(1), count(1)
         self._failures = 0
         self._pace = _SHORT  # seconds that the jobs before took, the last of them most
@@ -95,8 +96,26 @@ class Pool:
         order, needs = self._shared.order(job, on_trio=self._loop.is_trio)
         call = Call(job, line, next(self._call_numbers) & 0xFFFFFFFF, order, needs, self._loop)
         call.talk = talk
+        if self._age != self._shared.age:
+            self._renew()
         self._place(call)
         return call
+
+    def _renew(self) -> None:
+        """Give the present workers nothing more: a module of theirs has been loaded anew in the program."""
+        self._age = self._shared.age
+        for worker in [*self._workers.values()]:
+            self._pending.extendleft(reversed(worker.unbegun()))
+            worker.left = 0
+            self._leave_out(worker)
+            self._free(worker)
+        for call in [*self._pending]:  # by now their functions may have lost their names to those of the new module
+            try:
+                call.order, call.needs = self._shared.order(call.job, on_trio=self._loop.is_trio)
+            except Exception as error:  # noqa: BLE001  (whatever pickling raises)
+                self._pending.remove(call)
+                call.end(None, error)
+        self._feed()
 
     def _place(self, call: Call) -> None:
         if self._idle:

@@ -9,6 +9,7 @@ __all__ = (
     "DEFINE",
     "DONE",
     "DROP",
+    "FORGET",
     "HELLO",
     "HUNG_UP",
     "JOB",
@@ -30,6 +31,7 @@ HELLO = 1  # how to be as the program is: path, folder, script, surroundings
 DEFINE = 2  # something that many jobs need, under a number
 JOB = 3  # an order; it is the worker's once it has read a token
 DROP = 4  # a job was taken back
+FORGET = 13  # what was sent under a number, and no job needs any more
 PUBLISHED = 12  # what became of that
 # From the worker.
 READY = 5

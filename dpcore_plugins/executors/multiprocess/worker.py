@@ -7,10 +7,11 @@ import os
 import pickle
 import socket
 import sys
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from weakref import KeyedRef
 
 import anyio
 import anyio.to_thread
@@ -19,11 +20,12 @@ from dpcore import Job, Line, Outcome
 from dpcore.jobs import described
 from dpcore_plugins.executors.multiprocess.line import packed, unpacked
 from dpcore_plugins.executors.multiprocess.loops import Loop
-from dpcore_plugins.executors.multiprocess.orders import MOST_KNOWN
+from dpcore_plugins.executors.multiprocess.orders import Thing
 from dpcore_plugins.executors.multiprocess.printed import Printed
 from dpcore_plugins.executors.multiprocess.wire import (
     DEFINE,
     DROP,
+    FORGET,
     HELLO,
     HUNG_UP,
     JOB,
@@ -61,9 +63,7 @@ class Call:
         "worker",
     )
 
-    def __init__(
-        self, job: Job, line: Line, number: int, order: bytes, needs: tuple[tuple[int, bytes], ...], loop: Loop
-    ) -> None:
+    def __init__(self, job: Job, line: Line, number: int, order: bytes, needs: tuple[Thing, ...], loop: Loop) -> None:
         self.job, self.line, self._loop = job, line, loop
         self.number, self.order, self.needs = number, order, needs
         self.turn = loop.turn()  # it is over, or asks for something
@@ -177,7 +177,8 @@ class Worker:
         self.dead = anyio.Event()
         self._loop, self._heard = loop, hear
         self._cut = Cut()
-        self._known: OrderedDict[int, None] = OrderedDict()
+        self._known: dict[int, KeyedRef[int, Thing]] = {}  # what it was sent and has not forgotten
+        self._unneeded: deque[KeyedRef[int, Thing]] = deque()  # what of that nobody here holds any more
         self.path: list[str] = []  # of the program, as it was told last
         self._dropped = 0
         self._out = bytearray()  # what the channel had no room for
@@ -223,7 +224,12 @@ class Worker:
 
     def give(self, call: Call) -> None:
         """Send a job; it is the worker's once that reads the token."""
-        said = b"".join(frame(DEFINE, number, body) for number, body in call.needs if self._learns(number))
+        said = b""
+        while self._unneeded:  # no job here needs it, or that would hold it
+            gone = self._unneeded.popleft().key
+            del self._known[gone]
+            said += frame(FORGET, gone)
+        said += b"".join(frame(DEFINE, thing.number, thing.sent) for thing in call.needs if self._learns(thing))
         call.worker = self
         self.left -= 1
         self.calls.append(call)
@@ -258,12 +264,10 @@ class Worker:
         except OSError:
             return False
 
-    def _learns(self, number: int) -> bool:
-        if not number or number in self._known:
+    def _learns(self, thing: Thing) -> bool:
+        if not thing.number or thing.number in self._known:
             return False
-        self._known[number] = None
-        if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._known[thing.number] = KeyedRef(thing, self._unneeded.append, thing.number)
         return True
 
     # ---------------------------------------------------------------- the channel

@@ -32,6 +32,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
     DEFINE,
     DONE,
     DROP,
+    FORGET,
     HELLO,
     JOB,
     LOG,
@@ -184,6 +185,8 @@ class _Worker:
                 self._jobs.append((number, body))
             elif kind == DEFINE:
                 self._orders.define(number, body)
+            elif kind == FORGET:
+                self._orders.forget(number)
             elif kind == DROP:
                 self._dropped += 1
                 self._drop(number)
