@@ -38,7 +38,8 @@ _SHORT = 0.001  # seconds: as long as jobs take less, some are sent ahead
 _WORKER_HOOKS = frozenset({"dpcore_worker_started", "dpcore_worker_stopping"})
 _MEMORY = 8  # jobs after which one is as good as forgotten
 _MOST_FAILURES = 4  # workers, one after the other, that die before they are ready
-_BACKOFF = 0.05  # seconds to wait after the first of them; twice as long after each more
+_BACKOFF = 0.05  # seconds to wait after the first of them; twice as long after each more,
+_MOST_DOUBLINGS = 6  # so often
 _GLANCE = 0.05  # seconds after which somebody looks at what is printed
 _FAREWELL = 5000  # milliseconds for what a worker does at its end
 _SAID = 2000  # characters of what a worker had printed before it died
@@ -372,18 +373,21 @@ class Pool:
         for worker in [*self._workers.values()]:
             self._bury(worker, "was killed with the process that had forked it")
         if not self._is_closing:
-            self._failed_to_start(said or "the process that forks them has died")
+            why = said or f"the process that forks them, {sys.executable}, has died"
+            self._failed_to_start(why, is_hopeless=bool(said))
 
-    def _failed_to_start(self, why: str) -> None:
+    def _failed_to_start(self, why: str, *, is_hopeless: bool = False) -> None:
+        """Try again in a while; where that is no use, and no worker is there that would do it, fail what waits."""
         self._failures += 1
-        if self._failures >= _MOST_FAILURES or "Error: " in why:
+        is_served = any(worker.is_ready and not worker.is_doomed for worker in self._workers.values())
+        if not is_served and (is_hopeless or self._failures >= _MOST_FAILURES):
             self._failures = 0
             waiting, self._pending = self._pending, deque()
             for call in waiting:
                 call.end(None, WorkersNotStartedError(why))
         elif self._wait is None:
             _log.warning("a worker process could not be started: %s", why)
-            self._wait = self._loop.later(_BACKOFF * 2**self._failures, self._try_again)
+            self._wait = self._loop.later(_BACKOFF * 2 ** min(self._failures, _MOST_DOUBLINGS), self._try_again)
 
     def _try_again(self) -> None:
         self._wait = None

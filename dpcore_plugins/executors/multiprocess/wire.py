@@ -32,7 +32,7 @@ DEFINE = 2  # something that many jobs need, under a number
 JOB = 3  # an order; it is the worker's once it has read a token
 DROP = 4  # a job was taken back
 FORGET = 13  # what was sent under a number, and no job needs any more
-PUBLISHED = 12  # what became of that
+PUBLISHED = 12  # what became of what it wanted to publish
 # From the worker.
 READY = 5
 BEGUN = 6  # only of jobs with a timeout; of others it follows from the end of the one before
