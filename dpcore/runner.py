@@ -201,7 +201,7 @@ class Runner:
     async def _lane(self, start: Start | None = None) -> None:
         """Have ready attempts done, one after the other, until none is left; *start* first, if that was taken already."""
         if start is None:
-            start = self.run.take()
+            start = self._next()
         elif self.run.stopping:  # since then
             self._arrived.append((start, Outcome(state=State.CANCELLED, attempt=start.attempt)))
             start = None
@@ -243,7 +243,7 @@ class Runner:
                     await self._settle()
                 if perf_counter() - self._yielded > _GREEDY:
                     await self._yield()
-                start = self.run.take() if self._lanes <= self.allowed else None
+                start = self._next()
         if start is None:
             return None
         if posts is not None:
@@ -253,7 +253,7 @@ class Runner:
             outcome = await self._published(outcome)
         self._arrived.append((start, outcome))  # to the list that is current after the wait
         await self._record(lanes_to_be=1)
-        return self.run.take() if self._lanes <= self.allowed else None
+        return self._next()
 
     async def _yield(self) -> None:
         """Leave the loop to others: jobs that never wait would keep it for themselves."""
@@ -265,10 +265,19 @@ class Runner:
         assert self._group is not None
         if self._slots.crowded:
             self._slots.share(self)
-        wanted = min(self.allowed, self._lanes - lanes_to_be + self.run.available)
-        while self._lanes < wanted:
+        for _ in range(min(self._room(), self.run.available - lanes_to_be)):
             self._lanes += 1
             self._group.start_soon(self._lane)
+
+    def _next(self) -> Start | None:
+        """Take what a lane does next; nothing where there are too many lanes by now: the others see to it."""
+        return self.run.take() if self._room() >= 0 else None
+
+    def _room(self) -> int:
+        """How many lanes there may be more just now; less than none where there are too many."""
+        if self.executor.window != self._slots.places:
+            self._slots.share(self)
+        return self.allowed - self._lanes
 
     @property
     def places(self) -> int:
@@ -289,7 +298,7 @@ class Runner:
         """Have begun what other runs have left room for; taken now, before another one can."""
         if self._group is None or self._ended.is_set():
             return
-        while self._lanes < self.allowed and (start := self.run.take()) is not None:
+        while self._room() > 0 and (start := self.run.take()) is not None:
             self._lanes += 1
             self._group.start_soon(self._lane, start)
 
@@ -449,7 +458,7 @@ class Runner:
         run = self.run
         self._take_in()
         run.release()
-        is_lane_wanted = run.available > 1 and self._lanes < self.allowed
+        is_lane_wanted = run.available > 1 and self._room() > 0
         if self._posts is not None and self._posts.waiting:
             return False
         return not (is_lane_wanted or run.ended or run.stopping or run.freed or run.retries)

@@ -112,10 +112,11 @@ class Sharer(Protocol):
 class Slots:
     """The runs of one app that share an executor; one alone has all of it, and asks nobody."""
 
-    __slots__ = ("_is_sharing", "_sharers", "limits")
+    __slots__ = ("_is_sharing", "_sharers", "limits", "places")
 
     def __init__(self, limits: Mapping[str, int] | None = None) -> None:
         self.limits = Limits(limits) if limits else None
+        self.places = 0  # how many there were when they were shared last
         self._sharers: list[Sharer] = []
         self._is_sharing = False
 
@@ -150,7 +151,8 @@ class Slots:
     def _share_among(self, sharers: Sequence[Sharer]) -> None:
         """Tell each of *sharers* what it may have."""
         if sharers:
-            given = shares(max(one.places for one in sharers), [(one.priority, one.wants) for one in sharers])
+            self.places = max(one.places for one in sharers)
+            given = shares(self.places, [(one.priority, one.wants) for one in sharers])
             for one, allowed in zip(sharers, given, strict=True):
                 one.allowed = allowed if len(sharers) > 1 else one.places
 

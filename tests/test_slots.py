@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpcore import App, Registry, State, current_job, plan
+from dpcore import App, Registry, State, current_job, hookimpl, plan
 from dpcore.config import Config
 from dpcore.errors import ArgumentError, TaskDefinitionError
 from dpcore.runs import Run, Start
@@ -274,3 +276,139 @@ async def test_a_run_that_is_cancelled_gives_back_what_it_had(tasks, plugins):
                 await started.wait()
                 group.cancel_scope.cancel()
             assert (await app.run("quick"))["quick"] == 1
+
+
+# ---------------------------------------------------------------- on worker processes, while tasks take their time
+
+
+def take_time() -> None:
+    time.sleep(0.1)
+
+
+def take_none() -> None:
+    pass
+
+
+class Watching:
+    """An observer that notes what begins and ends, in order, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        self.ended: list[str] = []
+        self.most = 0
+        self.changed = anyio.Event()
+
+    @hookimpl
+    def dpcore_task_changed(self, task, new) -> None:
+        if new is State.RUNNING:
+            self.began.append(task.name)
+        elif new.ended:
+            self.ended.append(task.name)
+        self.most = max(self.most, len(self.began) - len(self.ended))
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    async def until(self, ended: int) -> None:
+        """Wait until so many tasks have ended."""
+        while len(self.ended) < ended:
+            await self.changed.wait()
+
+
+@pytest.fixture
+def watching(anyio_backend, plugins):
+    """What is told of tasks, by an observer among the plugins."""
+    observer = Watching()
+    plugins.register(observer, "watching")
+    return observer
+
+
+@asynccontextmanager
+async def two_workers(tasks, plugins, **settings):
+    """An app with two worker processes, and a task group for its runs."""
+    with anyio.fail_after(60):
+        app = App(tasks, executor="multiprocess?workers=2", plugins=plugins, **settings)
+        async with app, anyio.create_task_group() as group:
+            yield app, group
+
+
+@in_app
+async def test_no_more_tasks_are_told_as_running_than_there_are_workers(tasks, plugins, watching):
+    for number in range(8):
+        tasks.task(name=f"long{number}")(take_time)
+    async with two_workers(tasks, plugins) as (app, _):
+        await app.run()
+    assert len(watching.ended) == 8
+    assert watching.most == 2
+
+
+@in_app
+async def test_a_run_with_a_higher_priority_is_served_before_the_rest_of_a_large_one(tasks, plugins, watching):
+    for number in range(20):
+        tasks.task(name=f"long{number}", tags=["many"])(take_time)
+    tasks.task(name="urgent")(take_none)
+    async with two_workers(tasks, plugins) as (app, group):
+        group.start_soon(lambda: app.run(tags=["many"]))
+        await watching.until(ended=2)
+        await app.run("urgent", priority=9)
+        assert len(watching.ended) <= 7  # two that were running, and two more while that was told
+    assert len(watching.ended) == 21
+
+
+@in_app
+async def test_two_runs_on_worker_processes_share_them_alike(tasks, plugins, watching):
+    for number in range(12):
+        tasks.task(name=f"many{number}", tags=["many"])(take_time)
+    for number in range(3):
+        tasks.task(name=f"few{number}", tags=["few"])(take_time)
+    async with two_workers(tasks, plugins) as (app, group):
+        group.start_soon(lambda: app.run(tags=["many"]))
+        await watching.until(ended=2)
+        await app.run(tags=["few"])
+        assert len(watching.ended) <= 11  # of which eight or so are of the large one
+    assert len(watching.ended) == 15
+
+
+@in_app
+async def test_the_priority_of_tasks_decides_what_a_worker_process_does_next(tasks, plugins, watching):
+    """The urgent one is not ready before another has ended, and then goes before all that were ready long ago."""
+    tasks.task(name="first", priority=5)(take_time)
+    tasks.task(name="urgent", priority=9, dependencies=["first"])(take_none)
+    for number in range(12):
+        tasks.task(name=f"long{number}")(take_time)
+    async with two_workers(tasks, plugins) as (app, _):
+        await app.run()
+    assert watching.began[0] == "first"
+    assert watching.ended.index("urgent") <= 4, watching.ended
+
+
+@in_app
+async def test_what_waits_for_a_worker_process_has_no_place_of_a_limit(tasks, plugins, watching):
+    for number in range(12):
+        tasks.task(name=f"long{number}", tags=["one"])(take_time)
+    tasks.task(name="last", priority=-1, tags=["one", "db"])(take_none)
+    tasks.task(name="other", tags=["db"])(take_none)
+    async with two_workers(tasks, plugins, limits={"db": 1}) as (app, group):
+        group.start_soon(lambda: app.run(tags=["one"]))
+        await watching.until(ended=2)
+        await app.run("other")
+        assert "last" not in watching.began
+    assert len(watching.ended) == 14
+
+
+@in_app
+async def test_short_tasks_are_sent_ahead_once_it_is_seen_that_they_are(tasks, plugins, watching):
+    """More are given than there are workers; and none is when long ones have followed."""
+    for number in range(300):
+        tasks.task(name=f"short{number}", tags=["short"])(take_none)
+    for number in range(16):
+        tasks.task(name=f"long{number}")(take_time)
+    async with two_workers(tasks, plugins) as (app, _):
+        await app.run(tags=["short"])
+        assert watching.most > 4
+        executor = await app.executor()
+        assert executor.window > 4
+        await app.run(*[f"long{number}" for number in range(8)])
+        assert executor.window == 2
+        watching.most = 0
+        await app.run(*[f"long{number}" for number in range(8, 16)])
+        assert watching.most == 2

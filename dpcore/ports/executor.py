@@ -84,7 +84,14 @@ class Executor(Adapter):
 
     @property
     def window(self) -> int:
-        """How many jobs it may be given at once, at least :attr:`slots`; more than that only hides waiting times."""
+        """How many jobs it may be given at once, at least :attr:`slots`; more than that only hides waiting times.
+
+        A job that was given is out of reach of priorities, shares between runs and limits by tag,
+        and is shown as running; so let it be more only for what is done in a moment.  It may change
+        while jobs run: it is looked at before each job is given, so it must cost nothing to say.
+        What was given before is not taken back when it shrinks.  Each of several runs is given one
+        job at least, so there may be more of them.
+        """
         return self.slots
 
     @property

@@ -377,7 +377,7 @@ class Failing(JobSuite, suite=True):
                 if outcome.state is not State.SUCCEEDED or outcome.result != job.ref:
                     wrong.append(number)
 
-            await self.side_by_side(executor, one, self.many)
+            await self.side_by_side(executor, tmp_path, one, self.many)
         assert wrong == []
         assert sorted(map(int, (tmp_path / "ran").read_text().split())) == [*range(self.many)]
 
@@ -398,7 +398,7 @@ class Failing(JobSuite, suite=True):
                     done.add(number)
                 assert patience < self.patience or not scope.cancelled_caught, "a job was lost"
 
-            await self.side_by_side(executor, one, many)
+            await self.side_by_side(executor, tmp_path, one, many)
             await self.must_succeed(executor, self.job(tmp_path, double, "after", arguments={"a": 1}))
         ran = [*map(int, (tmp_path / "ran").read_text().split())]
         assert len(ran) == len({*ran})

@@ -22,6 +22,9 @@ from dpcore.testing.suite import AsyncConformance
 __all__ = ("FolderIO", "JobSuite", "Recorder", "until", "who")
 
 
+_SHORT_ONES = 40  # jobs, after which an executor that sends short ones ahead has noticed
+
+
 class FolderIO(IOManager):
     """Results as files that every process of the machine reads: the least that a suite needs."""
 
@@ -173,14 +176,25 @@ class JobSuite(AsyncConformance, suite=True):
         if capability not in executor.capabilities:
             pytest.skip(f"the executor lacks the capability {capability!r}")
 
-    async def side_by_side(self, executor: Executor, doing: Callable[[int], Awaitable[object]], many: int) -> None:
-        """Do it for each number below *many*, as many at once as the window allows."""
+    async def widest(self, executor: Executor, tmp_path: Path) -> int:
+        """Return the most jobs that the window has allowed after some short ones: it may be more than at first."""
+        widths = [executor.window]
+        for number in range(_SHORT_ONES):
+            await self.do(executor, self.job(tmp_path, who, f"short{number}"))
+            widths.append(executor.window)
+        return max(widths)
+
+    async def side_by_side(
+        self, executor: Executor, tmp_path: Path, doing: Callable[[int], Awaitable[object]], many: int
+    ) -> None:
+        """Do it for each number below *many*, as many at once as the window has ever allowed."""
         numbers = iter(range(many))
 
         async def lane() -> None:
             for number in numbers:
                 await doing(number)
 
+        at_once = min(many, await self.widest(executor, tmp_path))
         async with anyio.create_task_group() as group:
-            for _ in range(executor.window):
+            for _ in range(at_once):
                 group.start_soon(lane)

@@ -249,7 +249,7 @@ class Streaming(JobSuite, suite=True):
                 outcome = await self.talk(executor, job, Talker(_making(job.io, f"up{number}", number)))
                 lengths[number] = self.loaded(tmp_path, outcome)
 
-            await self.side_by_side(executor, one, 12)
+            await self.side_by_side(executor, tmp_path, one, 12)
             assert lengths == {number: [*range(number)] for number in range(12)}
 
     async def test_a_job_that_waits_and_is_cancelled_gives_its_slot_back(self, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ class Streaming(JobSuite, suite=True):
                 job = self.job(tmp_path, some, f"after{number}", arguments={"n": 3}, streams=True, room=10)
                 assert (await self.talk(executor, job, Talker())).state is State.SUCCEEDED
 
-            await self.side_by_side(executor, one, executor.slots)
+            await self.side_by_side(executor, tmp_path, one, executor.slots)
 
 
 def _is_stored(job: Job, message: Message) -> bool:

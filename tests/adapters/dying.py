@@ -24,6 +24,11 @@ def pid() -> int:
     return os.getpid()
 
 
+def take(seconds: float, *, fail: bool = False) -> None:
+    time.sleep(seconds)
+    assert not fail
+
+
 def end(how: str) -> None:
     """End the process that runs this, in one of many ways."""
     if how == "segfault":

@@ -25,12 +25,14 @@ from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
 from dpcore_plugins.executors.multiprocess.machine import cores, group_folders
+from dpcore_plugins.executors.multiprocess.pool import AHEAD
 from tests.adapters import dying, worker_plugin
 from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
 BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 PATIENCE = 30.0
+MOST_AT_ONCE = 2 * (1 + AHEAD)  # jobs that two workers are given while they are short
 
 
 class TestMultiprocess(ExecutorConformance):
@@ -805,6 +807,29 @@ async def test_a_worker_that_cannot_be_understood_is_one_failed_attempt(bench, c
 
 
 @BOTH
+async def test_more_jobs_are_wanted_than_there_are_workers_only_while_they_are_short(bench):
+    assert bench.executor.window == 2
+    while bench.executor.window < MOST_AT_ONCE:
+        await bench.outcome(dying.pid)
+    await bench.outcome(dying.take, seconds=0.2)
+    assert bench.executor.window == 2
+
+
+@BOTH
+async def test_a_few_short_jobs_promise_little_of_those_that_follow(bench):
+    for _ in range(3):
+        await bench.outcome(dying.pid)
+    assert bench.executor.window == 2
+
+
+@BOTH
+async def test_jobs_that_fail_at_once_promise_nothing(bench):
+    for _ in range(40):
+        await bench.outcome(dying.take, seconds=0, fail=True)
+    assert bench.executor.window == 2
+
+
+@BOTH
 async def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(bench):
     """Short ones have it that jobs are sent ahead; what lies behind the long one goes to the other worker."""
     for _ in range(20):
@@ -821,9 +846,9 @@ async def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(bench):
                     group.start_soon(short)
                 job = bench.job(dying.stay, folder=str(bench.folder))
                 group.start_soon(bench.executor.run, job, Recorder())
-                for _ in range(bench.executor.window):
+                for _ in range(MOST_AT_ONCE):
                     group.start_soon(short)
-                while len(done) < 4 + bench.executor.window:
+                while len(done) < 4 + MOST_AT_ONCE:
                     await anyio.sleep(0.001)
                 group.cancel_scope.cancel()
 
@@ -851,7 +876,7 @@ async def test_whatever_is_cancelled_when_each_job_is_done_once_at_most(bench, s
 
     with anyio.fail_after(2 * PATIENCE):
         async with anyio.create_task_group() as group:
-            for _ in range(bench.executor.window):
+            for _ in range(MOST_AT_ONCE):
                 group.start_soon(lane)
     assert len(cancelled) + len(ended) == 120
     counts = {int(file.stem): file.stat().st_size for file in bench.folder.glob("*.count")}
@@ -871,7 +896,7 @@ async def test_what_lies_ahead_of_a_worker_that_dies_is_done_by_others(bench):
 
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
-            for number in range(size := bench.executor.window * 2):
+            for number in range(size := MOST_AT_ONCE * 2):
                 if number % 5 == 2:
                     group.start_soon(partial(one, dying.end, how="SIGKILL"))
                 else:

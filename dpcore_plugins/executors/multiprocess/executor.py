@@ -19,6 +19,9 @@ from dpcore_plugins.executors.multiprocess.worker import Call
 __all__ = ("MultiprocessExecutor",)
 
 _LONGEST_GRACE = 86_400  # seconds
+_MOMENT = 0.016  # seconds of work that a worker is given ahead at most: an urgent job waits no longer for others
+_UNKNOWN = 2 * _MOMENT  # as if jobs took that long, until a few have been done
+_MEMORY = 8  # jobs after which one is as good as forgotten
 
 
 class MultiprocessExecutor(Executor):
@@ -59,6 +62,7 @@ class MultiprocessExecutor(Executor):
         )
         self.environment = _checked(environment)
         self._pool: Pool | None = None
+        self._pace = _UNKNOWN  # seconds that the jobs before took, the last of them most
 
     @property
     def slots(self) -> int:
@@ -67,8 +71,10 @@ class MultiprocessExecutor(Executor):
 
     @property
     def window(self) -> int:
-        """More than there are workers: while jobs are short, each has some ahead."""
-        return self.workers * (1 + AHEAD)
+        """As many as there are workers, and while jobs are short some for each of them ahead: what is done in a moment."""
+        if self._pool is None or self._pace > _MOMENT:
+            return self.workers
+        return self.workers * (1 + (AHEAD if self._pace * AHEAD <= _MOMENT else int(_MOMENT / self._pace)))
 
     async def run(self, job: Job, line: Line) -> Outcome:
         """Have a worker do *job*."""
@@ -88,10 +94,14 @@ class MultiprocessExecutor(Executor):
             if call.outcome is not None:
                 line.output = call.outcome.output
             raise
-        if call.outcome is None:
+        outcome = call.outcome
+        if outcome is None:
             assert call.error is not None
             raise call.error
-        return call.outcome
+        # What fails at once says nothing of how long others take.
+        if outcome.error is None or outcome.duration > self._pace:
+            self._pace += (outcome.duration - self._pace) / _MEMORY
+        return outcome
 
     def _made(self) -> Pool:
         return Pool(
@@ -104,7 +114,7 @@ class MultiprocessExecutor(Executor):
         )
 
     async def __aenter__(self) -> Self:
-        self._pool = self._made()
+        self._pool, self._pace = self._made(), _UNKNOWN
         with suppress(WorkersNotStartedError):  # said when there is something to do
             self._pool.prepare()
         return self
