@@ -82,12 +82,16 @@ def _work(files: list[int]) -> int:
     _part_from_forks(worker)
     try:
         worker.serve()
-    except (_Stopped, OSError):
+    except (_Stopped, BrokenPipeError, ConnectionResetError):
         pass  # the program has gone, or wants no more of this worker
     finally:
         with suppress(Exception):
             if not worker.is_forked:
                 worker.close()
+    if worker.is_told:
+        # The program knows whether it was it that told; if somebody else did, this is how it learns of it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     return 0
 
 
@@ -109,6 +113,7 @@ class _Worker:
         self._line: JobLine | None = None  # of the job that it is at
         self._info: WorkerInfo | None = None
         self.is_stopping = False
+        self.is_told = False  # to stop, by a SIGTERM
         self.is_forked = False  # this is no worker, but a process that a job has forked
         self._loops: Any = None
         self._cancel: Any = None  # what cancels the coroutine that runs
@@ -327,7 +332,7 @@ class _Worker:
         """End the job that runs, which may clean up, and then this process: what SIGTERM means here."""
         if self.is_stopping:
             return
-        self.is_stopping = True
+        self.is_stopping = self.is_told = True
         if self._cancel is not None:
             self._cancel()
         else:
