@@ -12,11 +12,13 @@ import os
 import sys
 import threading
 import traceback as tracebacks
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
 from time import perf_counter
-from typing import Any, cast
+from types import coroutine
+from typing import Any, NoReturn, cast
 
 import anyio
 import msgspec
@@ -148,7 +150,8 @@ def current_job() -> CurrentJob:
 def perform(job: Job, line: Line | None = None) -> Outcome:
     """Do *job* here and now, and say how it went; whatever the body raises is an outcome.
 
-    A job that is async gets an event loop of its own (asyncio).
+    A job that is async gets an event loop of its own (asyncio).  What the body forks
+    never comes back from here: it ends as a program would that had run the body.
     """
     if job.is_async:
         return anyio.run(perform_async, job, line)
@@ -168,6 +171,7 @@ def perform(job: Job, line: Line | None = None) -> Outcome:
             raise _misses_async(job, value)
         result = store.all(value) if job.streams else store.one(value)
     except BaseException as error:  # noqa: BLE001  (SystemExit and the like fail the attempt, not the worker)
+        store.check_process(error)
         return _failed(job, error, began, store.stored)
     finally:
         _current.reset(current)
@@ -190,21 +194,26 @@ async def perform_async(job: Job, line: Line | None = None, *, in_thread: InThre
     current = _current.set(view)
     began = perf_counter()
     try:
-        positional, named = await _in(in_thread, _arguments, job, store.talk)
-        value = job.function.call(*positional, **named)
-        if hasattr(type(value), "__await__"):
-            value = await value
-        if hasattr(type(value), "__aiter__"):
-            result = await _drained(store, value, in_thread)
-        else:
-            result = await _in(in_thread, store.all if job.streams else store.one, value)
+        result = await _in_one_process(_result(job, store, in_thread), store)
     except BaseException as error:
+        store.check_process(error)
         if _being_cancelled(error):
             raise
         return _failed(job, error, began, store.stored)
     finally:
         _current.reset(current)
     return _succeeded(job, result, began, store.where, view._events)
+
+
+async def _result(job: Job, store: _Store, in_thread: InThread | None) -> Ref | Items:
+    positional, named = await _in(in_thread, _arguments, job, store.talk)
+    value = job.function.call(*positional, **named)
+    if hasattr(type(value), "__await__"):
+        value = await value
+    store.check_process()
+    if hasattr(type(value), "__aiter__"):
+        return await _drained(store, value, in_thread)
+    return cast(Ref | Items, await _in(in_thread, store.all if job.streams else store.one, value))
 
 
 async def _in(in_thread: InThread | None, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -228,9 +237,10 @@ def _arguments(job: Job, talk: Talk | None) -> tuple[list[Any], dict[str, Any]]:
 class _Store:
     """Stores what one job makes, and remembers what it has stored; nothing any more once the job was given up."""
 
-    __slots__ = ("count", "job", "line", "talk", "where")
+    __slots__ = ("count", "job", "line", "process", "talk", "where")
 
     def __init__(self, job: Job, line: Line | None) -> None:
+        self.process = os.getpid()
         self.job, self.line = job, line
         self.talk = Talk(job, line) if line is not None and job.talks else None
         self.count = 0
@@ -257,9 +267,15 @@ class _Store:
             self.talk.stored(self.count)
 
     def save(self, ref: Ref, value: Any) -> None:
+        self.check_process()
         if self.line is not None and self.line.over:  # nobody would ever forget it
             raise RuntimeError(f"job {self.job} was given up, so what it makes is not stored")
         self.where = self.job.io.save(ref, value)
+
+    def check_process(self, error: BaseException | None = None) -> None:
+        """End this process if the body has forked it, as a program ends that comes to its end or to *error*."""
+        if os.getpid() != self.process:
+            _end(error)
 
     def all(self, value: Any) -> Items:
         """Store each item of an iterable."""
@@ -270,6 +286,7 @@ class _Store:
                 self.item(item)
                 if self.talk is not None and not self.talk.wait_for_room(self.count):
                     break
+            self.check_process()
         finally:  # what it holds is let go now, also when an item cannot be stored
             if (close := getattr(value, "close", None)) is not None and isinstance(value, Generator):
                 close()
@@ -281,12 +298,17 @@ async def _drained(store: _Store, value: AsyncIterator[Any], in_thread: InThread
     kept: list[Any] = []
     try:
         async for item in value:
+            store.check_process()
             if store.job.streams:
                 await _in(in_thread, store.item, item)
                 if store.talk is not None and not await store.talk.wait_for_room_async(store.count):
                     break
             else:
                 kept.append(item)
+        store.check_process()
+    except BaseException as error:
+        store.check_process(error)
+        raise
     finally:
         if (close := getattr(value, "aclose", None)) is not None:
             with anyio.CancelScope(shield=True):
@@ -294,6 +316,52 @@ async def _drained(store: _Store, value: AsyncIterator[Any], in_thread: InThread
     if store.job.streams:
         return Items(store.job.run_id, store.job.task, store.count, store.job.attempt)
     return cast(Ref, await _in(in_thread, store.one, kept))
+
+
+# ---------------------------------------------------------------- what the body has forked
+
+
+@coroutine
+def _in_one_process(body: Coroutine[Any, Any, Ref | Items], store: _Store) -> Generator[Any, Any, Ref | Items]:
+    """Await *body*, but not in a process that it forks: the loop is the parent's, and so is what else runs on it."""
+    go_on: Callable[[Any], Any] = body.send
+    given: Any = None
+    while True:
+        try:
+            asked = go_on(given)
+        except StopIteration as end:
+            return cast(Ref | Items, end.value)
+        finally:
+            given = None  # an error holds its frames, and this one must not hold the error
+        if os.getpid() != store.process:
+            _end(RuntimeError("a process that a coroutine has forked cannot wait: the event loop is its parent's"))
+        try:
+            given = yield asked
+            go_on = body.send
+        except BaseException as error:  # noqa: BLE001  (cancellation too is for the body)
+            go_on, given = body.throw, error
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    code, said = 0, ""
+    if isinstance(error, SystemExit):
+        code, said = _exit_code(error.code)
+    elif error is not None:
+        code, said = 1, _users_traceback(error)
+    try:
+        if said and sys.stderr is not None:
+            sys.stderr.write(said)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # the body has closed it, or put something else there
+                stream.flush()
+    finally:
+        os._exit(code)
+
+
+def _exit_code(given: object) -> tuple[int, str]:
+    if given is None or isinstance(given, int):
+        return (given or 0) & 0xFF, ""
+    return 1, f"{given}\n"
 
 
 # ---------------------------------------------------------------- outcomes

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import sniffio
 
 from dpcore_plugins.executors.multiprocess.wire import DONE, frame
@@ -41,6 +42,8 @@ def end(how: str) -> None:
     elif how == "files":
         os.closerange(3, 100)
         time.sleep(60)
+    elif how == "files, and returns":
+        os.closerange(3, 100)
     elif how == "abort":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.abort()
@@ -78,6 +81,15 @@ def pid_when_one_has_begun(folder: str) -> int:
 async def stay_async(folder: str) -> None:
     """Stay in a coroutine that blocks its loop."""
     stay(folder)
+
+
+async def wait_async(folder: str) -> None:
+    """Stay in a coroutine that leaves its loop free."""
+    try:
+        touch(folder, f"{os.getpid()}.begun")
+        await anyio.sleep(60)
+    finally:
+        touch(folder, f"{os.getpid()}.cleaned")
 
 
 def stay_generating(folder: str):

@@ -110,18 +110,19 @@ def gone(pids: list[int], seconds: float = PATIENCE) -> bool:
 
 DEATHS = {
     "SIGKILL": "was killed by SIGKILL",
-    "SIGTERM": None,  # what the executor itself says to a worker that is to end
+    "SIGTERM": "was killed by SIGTERM",  # after the body has cleaned up
     "SIGUSR1": "was killed by SIGUSR1",
     "segfault": "was killed by SIGSEGV",
     "abort": "was killed by SIGABRT",
     "exit": "exited with code 7",
     "nothing": "exited with code 0",
     "files": "closed its connection to the program, and was killed",
+    "files, and returns": "exited with code 1",
 }
 
 
 @BOTH
-@pytest.mark.parametrize("how", [how for how, said in DEATHS.items() if said])
+@pytest.mark.parametrize("how", DEATHS)
 async def test_a_death_in_any_way_is_one_failed_attempt_with_its_cause(bench, how):
     lost = await bench.outcome(dying.end, how=how)
     assert lost.state is State.FAILED
@@ -130,6 +131,27 @@ async def test_a_death_in_any_way_is_one_failed_attempt_with_its_cause(bench, ho
     assert said == f"the worker process of task 't1' {DEATHS[how]}"
     assert ("Fatal Python error" in lost.output) is (how in ("segfault", "abort"))
     assert await bench.value(dying.pid) not in (os.getpid(), int(lost.worker.partition("/")[0]))
+
+
+@BOTH
+async def test_a_worker_that_somebody_tells_to_end_cleans_up_and_is_said_to_have_been_killed(bench):
+    """Whether it is at plain code or at a coroutine."""
+    for call in (dying.stay, dying.wait_async):
+        for file in bench.folder.iterdir():
+            if file.is_file():
+                file.unlink()
+        outcomes = []
+
+        async def stay(call=call, outcomes=outcomes) -> None:
+            outcomes.append(await bench.outcome(call, folder=str(bench.folder)))
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(stay)
+                [pid] = await bench.begun()
+                os.kill(pid, signal.SIGTERM)
+        assert str(outcomes[0].error).endswith("was killed by SIGTERM"), outcomes[0].error
+        assert (bench.folder / f"{pid}.cleaned").exists()
 
 
 @BOTH

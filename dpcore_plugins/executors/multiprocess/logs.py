@@ -7,8 +7,9 @@ import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from logging.handlers import QueueHandler
+from typing import TextIO
 
-__all__ = ("handled", "levels", "take_over")
+__all__ = ("give_back", "handled", "levels", "take_over")
 
 _log = logging.getLogger("dpcore.executors.multiprocess")
 
@@ -37,6 +38,14 @@ def take_over(level: int, send: Callable[[bytes], object]) -> None:
     root = logging.getLogger()
     root.handlers = [_ToProgram(send)]
     root.setLevel(level)
+
+
+def give_back(stream: TextIO) -> None:
+    """Have what would be sent written, in a process that must not send."""
+    root = logging.getLogger()
+    plain = logging.StreamHandler(stream)
+    plain.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    root.handlers = [plain if isinstance(one, _ToProgram) else one for one in root.handlers]
 
 
 def levels() -> int:

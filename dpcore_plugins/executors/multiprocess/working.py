@@ -25,7 +25,7 @@ import msgspec
 from dpcore import Job, Outcome, Ref, State, WorkerInfo, perform, perform_async
 from dpcore.jobs import Function
 from dpcore_plugins.executors.multiprocess.line import JobLine
-from dpcore_plugins.executors.multiprocess.logs import take_over
+from dpcore_plugins.executors.multiprocess.logs import give_back, take_over
 from dpcore_plugins.executors.multiprocess.orders import Order, Orders
 from dpcore_plugins.executors.multiprocess.script import Script
 from dpcore_plugins.executors.multiprocess.wire import (
@@ -81,13 +81,19 @@ def _work(files: list[int]) -> int:
     _redirect(files[2])
     worker = _Worker(channel, files[1], files[2])
     signal.signal(signal.SIGTERM, worker.stop)
+    _part_from_forks(worker)
     try:
         worker.serve()
-    except (_Stopped, OSError):
+    except (_Stopped, BrokenPipeError, ConnectionResetError):
         pass  # the program has gone, or wants no more of this worker
     finally:
         with suppress(Exception):
-            worker.close()
+            if not worker.is_forked:
+                worker.close()
+    if worker.is_told:
+        # The program knows whether it was it that told; if somebody else did, this is how it learns of it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     return 0
 
 
@@ -109,6 +115,8 @@ class _Worker:
         self._line: JobLine | None = None  # of the job that it is at
         self._info: WorkerInfo | None = None
         self.is_stopping = False
+        self.is_told = False  # to stop, by a SIGTERM
+        self.is_forked = False  # this is no worker, but a process that a job has forked
         self._loops: Any = None
         self._cancel: Any = None  # what cancels the coroutine that runs
         self._ready = select.poll()
@@ -121,7 +129,7 @@ class _Worker:
         while True:
             number, body = self._next()
             said = self._do(number, self._orders.read(body))
-            if self.is_stopping:
+            if self.is_stopping or self.is_forked:  # it came back from what is no body: a module that was imported
                 return
             self._mark_end()
             self.say(said)
@@ -155,6 +163,7 @@ class _Worker:
 
     def wait_for(self, is_there: Callable[[], object]) -> None:
         """Take in what comes until that is so; one thread reads, and others look what it has heard."""
+        self._check_process()
         while not is_there():
             if self._reading.acquire(blocking=False):
                 try:
@@ -168,6 +177,7 @@ class _Worker:
 
     def read(self) -> None:
         """Take in what is there, unless another thread does."""
+        self._check_process()
         if self._reading.acquire(blocking=False):
             try:
                 self._take_in(self.channel.recv(READ, socket.MSG_DONTWAIT))
@@ -205,6 +215,7 @@ class _Worker:
 
     def say(self, said: bytes) -> None:
         """Send a frame, whole or not at all: where a signal comes in between, nothing more is said."""
+        self._check_process()
         with self._saying:
             if not self._is_dumb:
                 try:
@@ -212,6 +223,18 @@ class _Worker:
                 except BaseException:
                     self._is_dumb = True
                     raise
+
+    def _check_process(self) -> None:
+        if self.is_forked:
+            raise RuntimeError("this process was forked by a job, and cannot speak to the program in its place")
+
+    def leave(self) -> None:
+        """Be a worker no more, in a process that was forked: its channel and its tokens are its parent's."""
+        self.is_forked = True
+        self.channel.close()
+        with suppress(OSError):  # the body has closed it
+            os.close(self._tokens)
+        give_back(sys.stderr)
 
     def _mark_end(self) -> None:
         """Have all that the job has printed in the pipe, and mark its end."""
@@ -313,7 +336,7 @@ class _Worker:
         """End the job that runs, which may clean up, and then this process: what SIGTERM means here."""
         if self.is_stopping:
             return
-        self.is_stopping = True
+        self.is_stopping = self.is_told = True
         if self._cancel is not None:
             self._cancel()
         else:
@@ -332,6 +355,26 @@ class _Worker:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
+
+
+def _part_from_forks(worker: _Worker) -> None:
+    """Have what jobs fork be as if no worker had forked it; a SIGTERM that comes meanwhile waits until it is."""
+    before = threading.local()
+
+    def hold() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def part() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        worker.leave()
+        go_on()
+
+    os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=part)
 
 
 def done(body: bytes) -> tuple[float, str]:
