@@ -1023,6 +1023,11 @@ class Failing:
         raise ValueError("no")
 
 
+class Leaving:
+    def dpcore_worker_started(self, worker):
+        raise SystemExit(3)
+
+
 class Unsendable(Failing):
     def __reduce__(self):
         raise TypeError("no")
@@ -1031,9 +1036,10 @@ class Unsendable(Failing):
 @BOTH
 async def test_a_plugin_that_fails_in_a_worker_is_logged_and_the_worker_works(tasks, caplog):
     tasks.task(dying.pid)
-    plugins = Plugins(Failing(), Unsendable(), installed=False)
+    plugins = Plugins(Failing(), Leaving(), Unsendable(), installed=False)
     with anyio.fail_after(PATIENCE):
         async with App(tasks, executor=MultiprocessExecutor(workers=1), plugins=plugins) as app:
             assert (await app.run())["pid"] != os.getpid()
     assert "plugin 'Failing' failed in dpcore_worker_started" in caplog.text
+    assert "a plugin that is told that a worker process has started cannot end it" in caplog.text
     assert "plugin 'Unsendable' is not to be had in this process: PluginError" in caplog.text

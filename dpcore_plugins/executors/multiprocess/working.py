@@ -266,7 +266,10 @@ class _Worker:
             _log.exception("the plugins of the program cannot be loaded in a worker process, and are not told of it")
             return
         self._info = WorkerInfo(executor="multiprocess", number=hello.number, pid=os.getpid(), plugins=plugins)
-        plugins.live("dpcore_worker_started", self._info)
+        try:
+            plugins.live("dpcore_worker_started", self._info)
+        except (SystemExit, KeyboardInterrupt):
+            _log.exception("a plugin that is told that a worker process has started cannot end it")
 
     # ---------------------------------------------------------------- doing
 
