@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.abc import InspectLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -337,26 +338,31 @@ def _script(file: str | None, name: str) -> ModuleType:
         raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file") from None
 
 
-def load_script(file: str, package: str | None = None) -> ModuleType:
+def load_script(file: str, name: str | None = None) -> ModuleType:
     """Run *file*, the script of another process, for what it defines, and return it as a module.
 
     As multiprocessing does for a spawned child, not as ``__main__``, so that a guarded
-    script does not start itself.  One that was started as a module of a *package* finds
-    its siblings.  Raises what running it raises; half of it is no script.
+    script does not start itself.  One that was started as a module (``python -m``) by
+    that *name* finds its siblings; any other has no spec, as Python has it, so that
+    multiprocessing finds it by its file.  Raises what running it raises; half of it is no script.
     """
-    spec = spec_from_file_location("__mp_main__", file)
-    if spec is None or spec.loader is None:
+    spec = spec_from_file_location(name or "__mp_main__", file)
+    if spec is None or not isinstance(spec.loader, InspectLoader):
         raise ImportError(f"{file} is not a Python file", name="__mp_main__", path=file)
-    loaded = module_from_spec(spec)
-    if package:
-        loaded.__package__ = package
+    loaded = ModuleType("__mp_main__")
+    loaded.__file__, loaded.__loader__ = file, spec.loader
+    if name:
+        loaded.__spec__, loaded.__package__ = spec, spec.parent
     sys.modules["__mp_main__"] = loaded
     try:
         with loading_only(file):
-            spec.loader.exec_module(loaded)
+            code = spec.loader.get_code(spec.name)
+            assert code is not None
+            exec(code, vars(loaded))
     except BaseException:
         del sys.modules["__mp_main__"]
         raise
+    sys.modules["__mp_main__"] = loaded  # multiprocessing, if the script is the first to import it, puts __main__ there
     return loaded
 
 

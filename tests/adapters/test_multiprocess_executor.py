@@ -575,6 +575,57 @@ def test_a_script_that_was_started_as_a_module_finds_its_siblings(tmp_path):
     assert ended.stdout == "{'price': 7}\n", ended.stderr
 
 
+INNER_PROCESSES = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import dpcore
+
+class Number(int):
+    pass
+
+def square(x):
+    return Number(x * x)
+
+def pool(context) -> list:
+    with context.Pool(1) as pool:
+        return [*pool.map(abs, [-1, -2]), *pool.map(square, [3])]
+
+@dpcore.task
+def spawns() -> list:
+    made = pool(multiprocessing.get_context("spawn"))
+    assert type(made[-1]) is Number
+    return made
+
+@dpcore.task
+def serves(spawns) -> list:
+    assert type(spawns[-1]) is Number
+    return pool(multiprocessing.get_context("forkserver"))
+
+@dpcore.task
+def executes(serves) -> list:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as executor:
+        return [executor.submit(square, 4).result(), multiprocessing.current_process().name]
+
+if __name__ == "__main__":
+    result = dpcore.run(executor="multiprocess?workers=1")
+    assert all(type(made[-1]) is Number for made in (result["spawns"], result["serves"]))
+    print(dict(result))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["flow.py"], ["-m", "flow"], ["-m", "shop.flow"]], ids=" ".join)
+def test_a_task_of_a_script_may_start_processes_of_multiprocessing(tmp_path, arguments):
+    """Which load the script for themselves: they find it by its file, or by its name where it was started as a module."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    relative = INNER_PROCESSES.replace("import dpcore\n", "import dpcore\nfrom . import inner\n")
+    (tmp_path / "shop" / "inner.py").touch()
+    (tmp_path / "shop" / "flow.py").write_text(relative)
+    (tmp_path / "flow.py").write_text(INNER_PROCESSES)
+    ended = started(tmp_path, *arguments)
+    assert ended.stdout == "{'spawns': [1, 2, 9], 'serves': [1, 2, 9], 'executes': [16, 'MainProcess']}\n", ended.stderr
+
+
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     (tmp_path / "bare.py").write_text(
         "import dpcore\n@dpcore.task\ndef one() -> int:\n    return 1\ndpcore.run(executor='multiprocess')\n"
