@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipapp
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -624,6 +625,44 @@ def test_a_task_of_a_script_may_start_processes_of_multiprocessing(tmp_path, arg
     (tmp_path / "flow.py").write_text(INNER_PROCESSES)
     ended = started(tmp_path, *arguments)
     assert ended.stdout == "{'spawns': [1, 2, 9], 'serves': [1, 2, 9], 'executes': [16, 'MainProcess']}\n", ended.stderr
+
+
+SOLD = """
+import dpcore
+from prices import PRICE
+
+class Price(int):
+    pass
+
+@dpcore.task
+def price() -> Price:
+    return Price(PRICE)
+
+if __name__ == "__main__":
+    result = dpcore.run(executor="multiprocess")
+    print(dict(result), type(result["price"]) is Price)
+"""
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.txt", "app", "app.pyz"])
+def test_a_script_of_any_name_is_found_by_workers(tmp_path, name):
+    """A file that does not end in .py, a folder and an archive with a __main__.py."""
+    folder = tmp_path / "app" if name.startswith("app") else tmp_path
+    folder.mkdir(exist_ok=True)
+    (folder / ("__main__.py" if name.startswith("app") else name)).write_text(SOLD)
+    (folder / "prices.py").write_text("PRICE = 7\n")
+    if name == "app.pyz":
+        zipapp.create_archive(folder, tmp_path / name)
+    ended = started(tmp_path, name)
+    assert ended.stdout == "{'price': 7} True\n", ended.stderr
+
+
+def test_a_script_that_workers_cannot_read_again_says_what_to_do(tmp_path):
+    (tmp_path / "prices.py").write_text("PRICE = 7\n")
+    (tmp_path / "script.py").write_text(SOLD.replace("    result", "    __import__('os').unlink(__file__)\n    result"))
+    ended = started(tmp_path, "script.py")
+    problem = "is not a file that another process can read; put the program in one that ends in .py"
+    assert f"{tmp_path / 'script.py'} {problem}" in ended.stderr
 
 
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
