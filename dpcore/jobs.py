@@ -17,10 +17,12 @@ from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, Protocol
+from types import CodeType, ModuleType
+from typing import Any, Literal, Protocol, cast
+from zipimport import zipimporter
 
 import msgspec
 
@@ -334,30 +336,50 @@ def _script(file: str | None, name: str) -> ModuleType:
     except ImportError as error:
         if error.name != "__mp_main__":
             raise
-        raise FunctionNotFoundError(f"__main__.{name}", f"{file} is not a Python file") from None
+        raise FunctionNotFoundError(f"__main__.{name}", str(error)) from None
 
 
-def load_script(file: str, package: str | None = None) -> ModuleType:
+def load_script(file: str, name: str | None = None) -> ModuleType:
     """Run *file*, the script of another process, for what it defines, and return it as a module.
 
     As multiprocessing does for a spawned child, not as ``__main__``, so that a guarded
-    script does not start itself.  One that was started as a module of a *package* finds
-    its siblings.  Raises what running it raises; half of it is no script.
+    script does not start itself.  One that was started as a module (``python -m``) by
+    that *name* finds its siblings; any other has no spec, as Python has it, so that
+    multiprocessing finds it by its file.  Raises what running it raises; half of it is no script.
     """
-    spec = spec_from_file_location("__mp_main__", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a Python file", name="__mp_main__", path=file)
-    loaded = module_from_spec(spec)
-    if package:
-        loaded.__package__ = package
+    code, spec = _code(name or "__mp_main__", file)
+    loaded = ModuleType("__mp_main__")
+    loaded.__file__, loaded.__loader__ = file, spec.loader
+    if name:
+        loaded.__spec__, loaded.__package__ = spec, spec.parent
     sys.modules["__mp_main__"] = loaded
     try:
         with loading_only(file):
-            spec.loader.exec_module(loaded)
+            exec(code, vars(loaded))
     except BaseException:
         del sys.modules["__mp_main__"]
         raise
+    sys.modules["__mp_main__"] = loaded  # multiprocessing, if the script is the first to import it, puts __main__ there
     return loaded
+
+
+def _code(name: str, file: str) -> tuple[CodeType, ModuleSpec]:
+    path = Path(file)
+    if path.is_file():  # also one whose name does not end as that of a module does
+        spec = spec_from_file_location(name, file) or spec_from_file_location(
+            name, file, loader=SourceFileLoader(name, file)
+        )
+    elif path.parent.is_file():  # an archive with a __main__.py in it, which finds its siblings there
+        spec = zipimporter(str(path.parent)).find_spec(path.stem)
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+    else:
+        spec = None
+    code = None if spec is None else cast(Any, spec.loader).get_code(spec.name)
+    if spec is None or code is None:
+        problem = "is not a file that another process can read; put the program in one that ends in .py"
+        raise ImportError(f"{file} {problem}", name="__mp_main__", path=file)
+    return code, spec
 
 
 _loading: ContextVar[str | None] = ContextVar("dpcore_loading", default=None)

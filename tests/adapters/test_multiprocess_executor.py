@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipapp
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -592,6 +593,95 @@ def test_a_script_that_was_started_as_a_module_finds_its_siblings(tmp_path):
     )
     ended = started(tmp_path, "-m", "shop.flow")
     assert ended.stdout == "{'price': 7}\n", ended.stderr
+
+
+INNER_PROCESSES = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import dpcore
+
+class Number(int):
+    pass
+
+def square(x):
+    return Number(x * x)
+
+def pool(context) -> list:
+    with context.Pool(1) as pool:
+        return [*pool.map(abs, [-1, -2]), *pool.map(square, [3])]
+
+@dpcore.task
+def spawns() -> list:
+    made = pool(multiprocessing.get_context("spawn"))
+    assert type(made[-1]) is Number
+    return made
+
+@dpcore.task
+def serves(spawns) -> list:
+    assert type(spawns[-1]) is Number
+    return pool(multiprocessing.get_context("forkserver"))
+
+@dpcore.task
+def executes(serves) -> list:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as executor:
+        return [executor.submit(square, 4).result(), multiprocessing.current_process().name]
+
+if __name__ == "__main__":
+    result = dpcore.run(executor="multiprocess?workers=1")
+    assert all(type(made[-1]) is Number for made in (result["spawns"], result["serves"]))
+    print(dict(result))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["flow.py"], ["-m", "flow"], ["-m", "shop.flow"]], ids=" ".join)
+def test_a_task_of_a_script_may_start_processes_of_multiprocessing(tmp_path, arguments):
+    """Which load the script for themselves: they find it by its file, or by its name where it was started as a module."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    relative = INNER_PROCESSES.replace("import dpcore\n", "import dpcore\nfrom . import inner\n")
+    (tmp_path / "shop" / "inner.py").touch()
+    (tmp_path / "shop" / "flow.py").write_text(relative)
+    (tmp_path / "flow.py").write_text(INNER_PROCESSES)
+    ended = started(tmp_path, *arguments)
+    assert ended.stdout == "{'spawns': [1, 2, 9], 'serves': [1, 2, 9], 'executes': [16, 'MainProcess']}\n", ended.stderr
+
+
+SOLD = """
+import dpcore
+from prices import PRICE
+
+class Price(int):
+    pass
+
+@dpcore.task
+def price() -> Price:
+    return Price(PRICE)
+
+if __name__ == "__main__":
+    result = dpcore.run(executor="multiprocess")
+    print(dict(result), type(result["price"]) is Price)
+"""
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.txt", "app", "app.pyz"])
+def test_a_script_of_any_name_is_found_by_workers(tmp_path, name):
+    """A file that does not end in .py, a folder and an archive with a __main__.py."""
+    folder = tmp_path / "app" if name.startswith("app") else tmp_path
+    folder.mkdir(exist_ok=True)
+    (folder / ("__main__.py" if name.startswith("app") else name)).write_text(SOLD)
+    (folder / "prices.py").write_text("PRICE = 7\n")
+    if name == "app.pyz":
+        zipapp.create_archive(folder, tmp_path / name)
+    ended = started(tmp_path, name)
+    assert ended.stdout == "{'price': 7} True\n", ended.stderr
+
+
+def test_a_script_that_workers_cannot_read_again_says_what_to_do(tmp_path):
+    (tmp_path / "prices.py").write_text("PRICE = 7\n")
+    (tmp_path / "script.py").write_text(SOLD.replace("    result", "    __import__('os').unlink(__file__)\n    result"))
+    ended = started(tmp_path, "script.py")
+    problem = "is not a file that another process can read; put the program in one that ends in .py"
+    assert f"{tmp_path / 'script.py'} {problem}" in ended.stderr
 
 
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):

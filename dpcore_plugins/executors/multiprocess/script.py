@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -18,17 +19,19 @@ class Script(ModuleType):
     so values pickle by the same names on both sides, and in any later run of the script.
     """
 
-    def __init__(self, file: str, package: str | None) -> None:
+    def __init__(self, file: str, name: str | None) -> None:
         super().__init__("__main__")
         self.__file__ = file
-        self.__dict__["__dpcore_package__"] = package
+        if name is not None:  # multiprocessing, in a task, tells its own processes of it
+            self.__spec__ = ModuleSpec(name, None, origin=file)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(f"module '__main__' has no attribute {name!r}")
         loaded = sys.modules.get("__mp_main__")
-        if loaded is None:
-            loaded = load_script(self.__file__ or "", self.__dict__["__dpcore_package__"])
+        if loaded is None or loaded is self:  # multiprocessing puts there what it finds as __main__
+            spec = self.__spec__
+            loaded = load_script(self.__file__ or "", None if spec is None else spec.name)
             _rename(vars(loaded))
             sys.modules["__main__"] = loaded
         return getattr(loaded, name)
@@ -43,8 +46,8 @@ def _rename(names: dict[str, Any]) -> None:
 
 
 def script_of_program() -> tuple[str | None, str | None]:
-    """Return the file of this program's script and the package it was started in; None for what there is not."""
+    """Return the file of this program's script, and its name if it was started as a module; None for what there is not."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     file = getattr(main, "__file__", None)
-    return file, spec.parent if spec is not None else None
+    return file, spec.name if spec is not None else None

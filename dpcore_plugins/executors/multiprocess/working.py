@@ -60,7 +60,7 @@ class Hello(msgspec.Struct):
     mark: bytes
     level: int
     script: str | None = None
-    package: str | None = None
+    name: str | None = None  # of the script, where it was started as a module
     environment: dict[str, str] = {}
     number: int = 0
     plugins: bytes = b""  # where one of them wants to know of workers
@@ -251,8 +251,8 @@ class _Worker:
                 os.chdir(hello.folder)
             take_over(hello.level, lambda said: self.say(frame(LOG, 0, said)))
         sys.path[:], sys.argv[:] = hello.path, hello.arguments
-        if hello.script is not None and "__mp_main__" not in sys.modules:
-            sys.modules["__main__"] = Script(hello.script, hello.package)
+        if hello.script is not None and self._hello is None:
+            sys.modules["__main__"] = Script(hello.script, hello.name)
         if self._hello is None:
             if hello.plugins:
                 self._tell_plugins_first(hello)
