@@ -136,7 +136,8 @@ class Shared:
     """What many jobs need, by number: the program's side.
 
     A thing is held by the jobs in flight that need it, whatever its size, and by the job
-    that was the last to be ordered.  Of others the latest are kept, up to some megabytes.
+    that was the last to be ordered.  Of others the latest are kept, up to some megabytes,
+    and the latest that is larger than that.
     """
 
     def __init__(self) -> None:
@@ -144,6 +145,7 @@ class Shared:
         self._held: WeakValueDictionary[int, Thing] = WeakValueDictionary()  # by the id of its value, which it holds
         self._kept: OrderedDict[int, Thing] = OrderedDict()  # by number, the latest last
         self._bytes_kept = 0
+        self._large: Thing | None = None
         self._names = _Names()
         self._latest: tuple[object, object, object] = (None, None, None)
         self._needs: tuple[Thing, ...] = ()
@@ -180,6 +182,7 @@ class Shared:
             return
         size = _size(thing)
         if size > _MOST_KEPT:
+            self._large = thing
             return
         self._kept[thing.number] = thing
         self._bytes_kept += size
