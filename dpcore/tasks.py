@@ -532,8 +532,9 @@ def _again(before: Task, now: Task) -> bool:
 
 
 def _execution(function: Callable[..., Any]) -> object:
-    """Return what stands for one execution of the function's module: a reload has a new spec."""
-    return getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__spec__", None)
+    """Return what stands for one execution of the function's module: a reload has a new spec, a script none."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    return getattr(module, "__spec__", None) or module
 
 
 def _identity(function: object) -> object:

@@ -78,6 +78,12 @@ def pid_when_one_has_begun(folder: str) -> int:
     return os.getpid()
 
 
+def stay_until(folder: str, name: str) -> None:
+    touch(folder, f"{name} begun")
+    while not (Path(folder) / name).exists():
+        time.sleep(0.001)
+
+
 async def stay_async(folder: str) -> None:
     """Stay in a coroutine that blocks its loop."""
     stay(folder)

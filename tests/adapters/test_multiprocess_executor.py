@@ -998,6 +998,39 @@ async def test_whatever_is_cancelled_when_each_job_is_done_once_at_most(bench, s
 
 
 @BOTH
+@pytest.mark.parametrize("many", [9, 17])
+async def test_however_often_jobs_are_taken_back_and_sent_again_each_is_done_once(anyio_backend, tmp_path, many):
+    """Each time that one is cancelled, those behind it are taken back, too, while the worker hears nothing of it."""
+    async with MultiprocessExecutor(workers=1) as executor, anyio.create_task_group() as group:
+        bench, folder = Bench(executor, tmp_path), str(tmp_path)
+        for _ in range(20):  # short ones have it that jobs are sent ahead
+            await bench.outcome(dying.pid)
+        for name in ("first", "second"):
+            group.start_soon(partial(bench.outcome, dying.stay_until, folder=folder, name=name))
+            await anyio.wait_all_tasks_blocked()
+        scopes, ended = [anyio.CancelScope() for _ in range(many + AHEAD + 4)], []
+
+        async def one(number: int) -> None:
+            with scopes[number]:
+                outcome = await bench.outcome(dying.count_up, folder=folder, name=f"{number}")
+                assert outcome.state is State.SUCCEEDED, outcome.error
+                ended.append(number)
+
+        for number in range(len(scopes)):
+            group.start_soon(one, number)
+        await anyio.wait_all_tasks_blocked()
+        dying.touch(folder, "first")
+        while not (tmp_path / "second begun").exists():  # some of those behind it have arrived by then
+            await anyio.sleep(0.001)
+        for scope in scopes[:many]:
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+        dying.touch(folder, "second")
+    assert sorted(ended) == [*range(many, len(scopes))]
+    assert {int(file.stem): file.stat().st_size for file in tmp_path.glob("*.count")} == dict.fromkeys(ended, 1)
+
+
+@BOTH
 async def test_what_lies_ahead_of_a_worker_that_dies_is_done_by_others(bench):
     for _ in range(20):
         await bench.outcome(dying.pid)

@@ -12,7 +12,7 @@ from dpcore_plugins.executors.multiprocess.loops import Loop
 
 __all__ = ("Echo",)
 
-_PIECE = 4096  # characters at once: a pipe that can be written has room for as many bytes
+_PIECE = 1024  # characters at once: 4,096 bytes at the most, for which a pipe that can be written has room
 _AGAIN = 0.05  # seconds after which to look whether somebody has read
 _MOST = 1024 * 1024  # characters that wait, at the most
 

@@ -20,6 +20,7 @@ __all__ = (
     "PUBLISHED",
     "READ",
     "READY",
+    "TOKEN",
     "Cut",
     "frame",
 )
@@ -45,6 +46,9 @@ MESSAGE = 9
 
 # Of this side: nothing more will be said.
 HUNG_UP = 0
+
+# For each job that a worker may begin there is one in a pipe: how many jobs had been taken back when it was written.
+TOKEN = struct.Struct("!Q")
 
 _HEAD = struct.Struct("!IBI")
 Frame = tuple[int, int, bytes]

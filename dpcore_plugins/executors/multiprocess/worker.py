@@ -32,6 +32,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
     MESSAGE,
     PUBLISHED,
     READ,
+    TOKEN,
     Cut,
     frame,
 )
@@ -234,14 +235,14 @@ class Worker:
         self.left -= 1
         self.calls.append(call)
         said += frame(JOB, call.number, call.order)
-        self._send(said, bytes((self._dropped & 0xFF,)), soon=len(self.calls) > 1)
+        self._send(said, TOKEN.pack(self._dropped), soon=len(self.calls) > 1)
 
     def take_back(self) -> Call | None:
         """Take back the job that was given last, unless the worker has begun it already."""
         if not self.calls:
             return None
         if self._due:
-            self._due = self._due[:-1]
+            self._due = self._due[: -TOKEN.size]
         elif not self._token():
             return None
         call = self.calls.pop()
@@ -260,7 +261,7 @@ class Worker:
 
     def _token(self) -> bool:
         try:
-            return bool(os.read(self._tokens, 1))
+            return bool(os.read(self._tokens, TOKEN.size))
         except OSError:
             return False
 

@@ -41,6 +41,7 @@ from dpcore_plugins.executors.multiprocess.wire import (
     PUBLISHED,
     READ,
     READY,
+    TOKEN,
     Cut,
     frame,
 )
@@ -140,26 +141,23 @@ class _Worker:
             if not self._jobs:
                 self.wait_for(self._has_job)
             try:
-                token = os.read(self._tokens, 1)
+                token = os.read(self._tokens, TOKEN.size)
             except BlockingIOError:  # the program has taken it back, and says so
                 self._ready.poll()
                 self.read()
                 continue
             if not token:
                 raise _Stopped
-            # How many jobs had been taken back when it was written: what was said by then must have been heard.
-            if self._is_behind(token[0]):
-                self.wait_for(partial(self._is_not_behind, token[0]))
+            (dropped,) = TOKEN.unpack(token)
+            if dropped > self._dropped:  # what was said before it was written must have been heard
+                self.wait_for(partial(self._has_heard, dropped))
             return self._jobs.popleft()
 
     def _has_job(self) -> bool:
         return bool(self._jobs)
 
-    def _is_behind(self, dropped: int) -> bool:
-        return 0 < (dropped - self._dropped) & 0xFF < 128
-
-    def _is_not_behind(self, dropped: int) -> bool:
-        return not self._is_behind(dropped)
+    def _has_heard(self, dropped: int) -> bool:
+        return self._dropped >= dropped
 
     def wait_for(self, is_there: Callable[[], object]) -> None:
         """Take in what comes until that is so; one thread reads, and others look what it has heard."""
