@@ -7,6 +7,7 @@ below it:
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
 ``app``               a registry joined to the adapters that run it; ``run()``
+``adapters``          those of an app: made when first asked for, and left with it
 ``reactions``         events that start runs, and events that tell of runs
 ``runner``            drives one run on one executor
 ``worker``            the worker's side: does one job, and never raises
@@ -14,6 +15,8 @@ below it:
 ``config``            settings: call > environment > project file > default
 ``hookspecs``         what a plugin may implement
 ``timelines``         a run as rows of bars, and as lines of text
+``results``           what a run gave
+``records``           what is written down of a run; what others take of it
 ``resuming``          what is left of a run that was broken off
 ``journal``           what a run has come to, on its way into the run store
 ``posts``, ``talks``  what a running job says and is told: here, and in the worker
@@ -31,6 +34,7 @@ below it:
 ``events``            what happened, its wire form, its CloudEvents form
 ``jobs``              one attempt at one task, how it went, where its result lives
 ``slots``             how runs share an executor, and what may not run at once
+``functions``         how another process finds a function, or loads a script
 ``hints``             the schema of a function; does this output fit that input
 ``topics``            the grammar of patterns; the tree that routes a topic
 ``tracebacks``        tracebacks with the frames of the user's code
@@ -72,7 +76,7 @@ _HOMES = {
     "Reader": "exchange",
     "Ref": "jobs",
     "Registry": "tasks",
-    "Result": "app",
+    "Result": "results",
     "Run": "runs",
     "RunRequest": "reactions",
     "RunStore": "ports.runstore",

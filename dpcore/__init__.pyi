@@ -1,6 +1,5 @@
 from dpcore import errors as errors
 from dpcore.app import App as App
-from dpcore.app import Result as Result
 from dpcore.app import run as run
 from dpcore.errors import DpcoreError as DpcoreError
 from dpcore.events.cloudevents import from_cloudevent as from_cloudevent
@@ -41,6 +40,7 @@ from dpcore.ports.subscription import Subscription as Subscription
 from dpcore.providers import Command as Command
 from dpcore.providers import Provider as Provider
 from dpcore.reactions import RunRequest as RunRequest
+from dpcore.results import Result as Result
 from dpcore.runs import Run as Run
 from dpcore.tasks import Registry as Registry
 from dpcore.tasks import Task as Task

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import weakref
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from inspect import signature
-from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -21,44 +17,42 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from dpcore.adapters import Adapters
 from dpcore.clock import Clock, SystemClock
-from dpcore.config import AdapterString, Config, Value, is_limits, settings_of
+from dpcore.config import Config, is_limits
 from dpcore.errors import (
     AppStateError,
     ArgumentError,
-    MissingInputError,
     NotSharedError,
-    NoValueError,
-    ParamsLostError,
     PlanningError,
-    RunCancelledError,
     RunExistsError,
-    RunFailedError,
     RunHeldError,
     RunningLoopError,
     RunNotFoundError,
     SelectionError,
     SettingError,
     StoreError,
-    TaskError,
     TaskNotFoundError,
     UnguardedScriptError,
     check_argument,
 )
 from dpcore.events import Event
+from dpcore.functions import script_being_loaded
 from dpcore.groups import Overflow, Start
-from dpcore.jobs import Items, Outcome, Ref, State, check_id, described, qualified, script_being_loaded, writable
+from dpcore.jobs import Items, Ref, check_id
 from dpcore.live import run_of
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
-from dpcore.ports import Adapter, Broker, Executor, IOManager, RunStore, Subscription
+from dpcore.ports import Broker, Executor, IOManager, RunStore, Subscription
 from dpcore.ports.broker import subscription
 from dpcore.ports.runstore import Lease, RunHistory, RunRecord
 from dpcore.ports.subscription import Acknowledge
 from dpcore.processes import shown_process
 from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, reaction_name
-from dpcore.resuming import Rest, rest, result_of
+from dpcore.records import carried, check_there, earlier, record_of
+from dpcore.results import Result
+from dpcore.resuming import Rest, rest
 from dpcore.runner import Publish, Runner
 from dpcore.runs import Keep, Run
 from dpcore.slots import Slots
@@ -70,120 +64,8 @@ __all__ = ("App", "Result", "loop_is_running", "run")
 
 _log = logging.getLogger("dpcore.app")
 
-_PORTS: Mapping[str, type[Adapter]] = {"broker": Broker, "io": IOManager, "executor": Executor, "store": RunStore}
 _PLANNED = frozenset({"tags", "root_tasks", "include_upstream", "exclude", "from_run", "strict"})
 _LEASED = 30.0  # seconds that a run belongs to who drives it without having said that it still does
-_DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
-
-
-class Result(Mapping[str, Any]):
-    """What a run gave: a mapping from task to value, each loaded when it is asked for.
-
-    It holds the tasks that succeeded; of a stream, the list of its items.
-    """
-
-    def __init__(self, run: Run, io: IOManager, duration: float, folder: _Folder | None = None) -> None:
-        self.run_id: str = run.run_id
-        """The id of the run."""
-        self.state: State = run.state
-        """How the run ended."""
-        self.outcomes: Mapping[str, Outcome] = {name: run.outcomes[name] for name in run.plan.order}
-        """How each task ended, in the order of the plan."""
-        self.duration: float = duration
-        """Seconds from the beginning to the end."""
-        self.reason: str = run.reason
-        """Why the run was cancelled; empty otherwise."""
-        self.plan: Plan = run.plan
-        """What was run."""
-        self._io = io
-        self._gone = _freed(run)
-        self._folder = folder  # lives as long as somebody may ask for a value
-
-    def __getitem__(self, name: str) -> Any:
-        outcome = self.outcomes.get(name)
-        if outcome is None:
-            raise TaskNotFoundError(name, self.outcomes)
-        if name in self._gone:
-            raise NoValueError(name, "it was freed after its last reader, because keep='leaves'")
-        if outcome.state is not State.SUCCEEDED or outcome.result is None:
-            why = f"{outcome.error!r}" if outcome.error is not None else outcome.reason
-            raise NoValueError(name, f"it {outcome.state.replace('_', ' ')}{': ' if why else ''}{why}")
-        if isinstance(outcome.result, Ref):
-            return self._io.load(outcome.result)
-        return [self._io.load(ref) for ref in outcome.result]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name in self.outcomes if name in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, name: object) -> bool:
-        outcome = self.outcomes.get(cast(str, name))
-        return outcome is not None and outcome.state is State.SUCCEEDED and name not in self._gone
-
-    def __repr__(self) -> str:
-        return f"<Result of run {self.run_id!r}: {self.state}, {len(self)} values>"
-
-    @property
-    def errors(self) -> Mapping[str, BaseException]:
-        """What the failed tasks raised, in the order of the plan."""
-        return {
-            name: outcome.error or TaskError(name, "failure", outcome.reason or "no reason was given")
-            for name, outcome in self.outcomes.items()
-            if outcome.state in (State.FAILED, State.TIMED_OUT)
-        }
-
-    def raise_for_failure(self) -> Self:
-        """Raise what went wrong; return this result if nothing did.
-
-        A failed run raises :class:`~dpcore.errors.RunFailedError`, the group of what
-        its tasks raised, a cancelled one :class:`~dpcore.errors.RunCancelledError`.
-        """
-        __tracebackhide__ = True  # pytest shows the line of the test, and what the tasks raised
-        if self.state is State.CANCELLED:
-            raise RunCancelledError(self.run_id, self.reason)
-        if self.state is State.FAILED:
-            fatal = {name: error for name, error in self.errors.items() if not self.plan.tasks[name].fail_safe}
-            message = f"run {self.run_id} failed in {len(fatal)} of {len(self.outcomes)} tasks"
-            raise RunFailedError(message, [self._noted(name, error) for name, error in fatal.items()])
-        return self
-
-    def _noted(self, name: str, error: BaseException) -> Exception:
-        note = f"in task {name!r}, attempt {self.outcomes[name].attempt} of run {self.run_id}"
-        try:
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
-        except Exception:  # noqa: BLE001  (an exception that lets nothing be set on it, such as a frozen dataclass)
-            error = TaskError(name, qualified(type(error)), described(error)).with_traceback(error.__traceback__)
-        if not isinstance(error, Exception):  # a group of exceptions holds no SystemExit
-            error = TaskError(name, qualified(type(error)), str(error)).with_traceback(error.__traceback__)
-        return error
-
-
-def _freed(run: Run) -> frozenset[str]:
-    if run.keep == "all":
-        return frozenset()
-    return frozenset(name for inputs in run.plan.inputs.values() for name in inputs.values())
-
-
-class _Folder:
-    """A private temporary folder that goes when nobody holds this any more."""
-
-    def __init__(self) -> None:
-        import shutil  # noqa: PLC0415  (these two and what they import are needed by executors in other processes only)
-        import tempfile  # noqa: PLC0415
-
-        self.path = Path(tempfile.mkdtemp(prefix="dpcore-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-class _Making:
-    """An adapter that is being made, for those who wait for it."""
-
-    def __init__(self) -> None:
-        self.ended = anyio.Event()
-        self.error: Exception | None = None
 
 
 class App:
@@ -233,26 +115,13 @@ class App:
         self.clock = clock if clock is not None else SystemClock()
         self.source = source
         given = {"broker": broker, "io": io, "executor": executor, "store": store}
-        for kind, port in _PORTS.items():
-            _check_adapter(kind, port, given[kind])
-        self.strict_events = strict_events
+        self._adapters = Adapters(self.plugins, self.config, self.clock, given, strict_events=strict_events)
         self.plans: dict[str, Plan] = {}
         """Plans that events on ``$run.request`` may ask for, by name; fill it as you like."""
-        self._choices = {
-            kind: value if isinstance(value, Value) else self.config.choice(kind, value, _DEFAULTS[kind])
-            for kind, value in given.items()
-        }
-        self._made: dict[str, Any] = {}
-        self._making: dict[str, _Making] = {}
-        self._folder: _Folder | None = None
         self._group: TaskGroup | None = None
-        self._left: anyio.Event | None = None
         self._runners: dict[str, Runner] = {}
         self._reactions: list[Reaction] = []
-        self._broker: Broker | None = (
-            None  # once it is there, and nothing has to be waited for before an event is published
-        )
-        self._failed = False
+        self._broker: Broker | None = None  # once nothing has to be waited for before an event is published
 
     def __repr__(self) -> str:
         return f"<App of {len(self.registry)} tasks>"
@@ -260,10 +129,12 @@ class App:
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise AppStateError("is entered already", "make another one")
-        self.plugins.check_broker(self._choices["broker"])  # before something is done, of which an event should tell
-        self._failed, self._broker = False, None
-        self._left, self._making = anyio.Event(), {}  # what belongs to the loop that runs now
+        self.plugins.check_broker(
+            self._adapters.choices["broker"]
+        )  # before something is done, of which an event should tell
+        self._broker = None
         self._group = await anyio.create_task_group().__aenter__()
+        self._adapters.open(self._group)
         try:
             self.plugins.live("dpcore_started", self)
         except BaseException as error:
@@ -280,8 +151,6 @@ class App:
         app is left with an exception.
         """
         assert self._group is not None
-        assert self._left is not None
-        self._failed = kind is not None
         for reaction in self._reactions:
             reaction.stop()
         self._reactions.clear()
@@ -290,10 +159,9 @@ class App:
             with anyio.CancelScope(shield=True):  # what it records needs the store
                 await runner.ended()
         self.plugins.live("dpcore_stopping", self)
-        self._left.set()
+        self._adapters.close(failed=kind is not None)
         group, self._group = self._group, None
         self._broker = None
-        self._made.clear()
         # What the body raised is not the group's affair: it goes on as it is, and in no ExceptionGroup.
         await group.__aexit__(None, None, None)
 
@@ -301,92 +169,19 @@ class App:
 
     async def broker(self) -> Broker:
         """Return the broker, made and entered when first asked for."""
-        return cast(Broker, await self._adapter("broker"))
+        return await self._adapters.broker()
 
     async def executor(self) -> Executor:
         """Return the executor, made and entered when first asked for."""
-        return cast(Executor, await self._adapter("executor"))
+        return await self._adapters.executor()
 
     async def io(self) -> IOManager:
         """Return the I/O manager, made when first asked for."""
-        return cast(IOManager, await self._adapter("io"))
+        return await self._adapters.io()
 
     async def store(self) -> RunStore:
         """Return the run store, made and entered when first asked for."""
-        return cast(RunStore, await self._adapter("store"))
-
-    async def _adapter(self, kind: str) -> Adapter:
-        if self._group is None:
-            raise AppStateError("is not entered", "enter it first: async with App(...) as app")
-        if kind not in self._made:
-            making = self._making.get(kind)
-            if making is None:
-                making = self._making[kind] = _Making()
-                # Not as a part of this call: who asks first may be cancelled, and others wait for it too.
-                self._group.start_soon(self._hold, kind, making)
-            await making.ended.wait()
-            if making.error is not None:
-                raise making.error
-        return cast(Adapter, self._made[kind])
-
-    async def _make(self, kind: str) -> Any:
-        choice = self._choices[kind]
-        if kind == "io" and choice.value is None:
-            if (await self.executor()).in_process:
-                return self.plugins.make("io", "memory", self.config)
-            self._folder = _Folder()
-            return self.plugins.load("io", "filesystem")(path=self._folder.path)
-        return self.plugins.make(kind, choice, self.config)
-
-    async def _hold(self, kind: str, making: _Making) -> None:
-        """Make an adapter, enter it, and leave it with the App: in one task, as the task groups inside of it ask for."""
-        assert self._left is not None
-        left = self._left
-        try:
-            adapter = await self._make(kind)
-            if isinstance(adapter, RunStore | Broker):
-                adapter.clock = self.clock
-            if isinstance(adapter, Executor):
-                adapter.plugins = self.plugins
-            if isinstance(adapter, Broker):
-                adapter.strict = adapter.strict or self.strict_events
-                adapter.on_published = self.plugins.observers("dpcore_event_published")
-                adapter.on_settled = self.plugins.observers("dpcore_event_settled")
-            async with AsyncExitStack() as entered:
-                if hasattr(adapter, "__aenter__"):
-                    adapter = await entered.enter_async_context(adapter)
-                self._made[kind] = adapter
-                making.ended.set()
-                with anyio.CancelScope(shield=True):
-                    await left.wait()
-                if self._failed and isinstance(adapter, Broker):
-                    adapter.drain = 0.0
-        except Exception as error:
-            if making.ended.is_set():
-                raise
-            making.error = error
-        finally:
-            if not making.ended.is_set():
-                self._making.pop(kind, None)  # who asks again may have it made after all
-                making.error = making.error or AppStateError(
-                    f"was left while its {kind} was being made", "stay in it until its runs have ended"
-                )
-                making.ended.set()
-
-    def _described(self, kind: str) -> str:
-        """Write down which adapter was used, without its secrets, and so that it is found from any folder."""
-        value = self._choices[kind].value
-        if not isinstance(value, str | AdapterString):
-            return str(self._made.get(kind, value))
-        spec = AdapterString.parse(value) if isinstance(value, str) else value
-        known = settings_of(type(self._made[kind]))
-        shown = {name: text for name, text in spec.settings.items() if name in known and not known[name].secret}
-        address = None if spec.is_url else spec.address
-        path = getattr(self._made[kind], "path", None) if "path" in known else None
-        if isinstance(path, str | os.PathLike) and not spec.is_url:
-            shown.pop("path", None)
-            address = str(Path(path).absolute())
-        return str(replace(spec, settings=shown, address=address))
+        return await self._adapters.store()
 
     # ---------------------------------------------------------------- events
 
@@ -704,7 +499,7 @@ class App:
     ) -> tuple[Run, Rest, RunRecord]:
         """Make what is left of a run: the run to drive, what it leaves out, and what to record."""
         record = history.record
-        params, metadata = _carried(record, *given)
+        params, metadata = carried(record, *given)
         arguments = dict(record.selection)
         plan = self.plan(*arguments.pop("selection", ()), params=params, **arguments)
         left = rest(plan, history, at=self.clock.now().timestamp(), begin=begin, changed=changed)
@@ -722,7 +517,7 @@ class App:
             before=left.before,
             limits=self._slots.limits,
         )
-        await to_thread.run_sync(_check_there, run, io)
+        await to_thread.run_sync(check_there, run, io)
         fresh = self._record(run, (), {}, durable="durable" in store.capabilities)
         kept = {name: getattr(record, name) for name in ("began", "selection", "params", "metadata", "carried")}
         if given != (None, None):
@@ -804,7 +599,9 @@ class App:
         task_changed = self.plugins.observers("dpcore_task_changed")
         publish: Publish = self._publish_of_tasks
         announcer = None
-        if (broker := self._made.get("broker")) is not None:  # whoever wants to be told of runs has asked for it before
+        if (
+            broker := self._adapters.made.get("broker")
+        ) is not None:  # whoever wants to be told of runs has asked for it before
             announcer = Announcer(broker)
             run_changed = [*run_changed, announcer.run_changed]
             task_changed = [*task_changed, announcer.task_changed]
@@ -831,7 +628,7 @@ class App:
         finally:
             del self._runners[run.run_id]
             await _released(lease)
-        return Result(run, io, self.clock.monotonic() - began, self._folder)
+        return Result(run, io, self.clock.monotonic() - began, self._adapters.folder)
 
     async def _publish_of_tasks(self, events: Sequence[Event], announcer: Announcer | None = None) -> None:
         if announcer is not None:  # that a task runs is told before what it tells itself
@@ -840,29 +637,22 @@ class App:
 
     async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
         """Find the results of the earlier run that the plan takes data from."""
-        wanted = [(name, parameter, up) for name, ups in plan.earlier.items() for parameter, up in ups.items()]
         if plan.from_run is None:
             return {}
-        tasks = (await store.get(plan.from_run)).tasks  # a name that is misspelt is told, also if nothing is taken
-        found: dict[str, Ref | Items] = {}
-        faults: list[Exception] = []
-        for name, parameter, up in wanted:
-            change = tasks.get(up)
-            if change is None or change.state is not State.SUCCEEDED or change.result is None:
-                state = "is not in it" if change is None else f"{change.state.replace('_', ' ')} in it"
-                faults.append(
-                    MissingInputError(name, parameter, up, (), f"run {plan.from_run!r} cannot give it: it {state}")
-                )
-            else:
-                found[up] = cast("Ref | Items", result_of(plan.from_run, change))
-            result = found.get(up)
-            first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
-            if first is not None and not io.exists(first):
-                problem = f"run {plan.from_run!r} cannot give it: {io} holds no whole result {first}; run {up!r} too, or give its result"
-                faults.append(MissingInputError(name, parameter, up, (), problem))
-        if faults:
-            raise PlanningError("cannot plan", faults)
-        return found
+        history = await store.get(plan.from_run)  # a name that is misspelt is told, also if nothing is taken
+        return earlier(plan, history.tasks, io)
+
+    def _record(
+        self, run: Run, selection: Sequence[Selector | Plan], arguments: dict[str, Any], *, durable: bool
+    ) -> RunRecord:
+        return record_of(
+            run,
+            began=self.clock.now().timestamp(),
+            source=self.source,
+            selection={name: self._written(value) for name, value in {"selection": selection, **arguments}.items()},
+            settings={kind: self._adapters.described(kind) for kind in ("executor", "io", "store")},
+            durable=durable,
+        )
 
     def _written(self, given: Any) -> Any:
         """Write an argument of plan() down: a task's function by the task's name."""
@@ -873,84 +663,11 @@ class App:
     def _new_run_id(self) -> str:
         return f"{self.clock.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
-    def _record(
-        self, run: Run, selection: Sequence[Selector | Plan], arguments: dict[str, Any], *, durable: bool
-    ) -> RunRecord:
-        try:
-            carried: bytes | None = pickle.dumps((run.params, run.metadata))
-        except Exception:  # noqa: BLE001  (whatever pickling raises: then a resumed run has to be given them again)
-            carried = None
-        return RunRecord(
-            run_id=run.run_id,
-            state=State.RUNNING,
-            began=self.clock.now().timestamp(),
-            source=writable(self.source),
-            selection={name: self._written(value) for name, value in {"selection": selection, **arguments}.items()},
-            params={writable(str(name)): _short(value) for name, value in run.params.items()},
-            metadata={writable(str(name)): _short(value) for name, value in run.metadata.items()},
-            carried=carried,
-            settings={kind: self._described(kind) for kind in ("executor", "io", "store")},
-            plan_id=run.plan.id,
-            fingerprint=run.plan.fingerprint if durable else "",  # it reads every task's source
-            fail_fast=run.fail_fast,
-            keep=run.keep,
-            nominal=run.nominal.isoformat() if run.nominal is not None else None,
-            tasks=len(run.plan),
-        )
-
-
-def _check_adapter(kind: str, port: type[Adapter], given: object) -> None:
-    value = given.value if isinstance(given, Value) else given
-    fits = isinstance(value, type) and issubclass(value, port)
-    if not fits and not isinstance(value, port | str | AdapterString | None):
-        cure = f", such as 'filesystem:{value}'" if kind == "io" and isinstance(value, PurePath) else ""
-        wanted = (
-            f"the name of an adapter with what it is told, in one string{cure}, or an object of class {port.__name__}"
-        )
-        raise ArgumentError(kind, value, wanted)
-
 
 async def _released(lease: Lease) -> None:
     """Give a lease back; whatever else went wrong has been said, and the lease ends by itself."""
     with anyio.CancelScope(shield=True), suppress(StoreError):
         await lease.release()
-
-
-def _carried(
-    record: RunRecord, params: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the parameters and the metadata of a run, unless they are given anew."""
-    if params is not None and metadata is not None:
-        return params, metadata
-    recorded: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
-    lost = [*(record.params if params is None else ()), *(record.metadata if metadata is None else ())]
-    if record.carried is not None and lost:
-        try:
-            recorded = pickle.loads(record.carried)
-        except Exception as error:
-            raise ParamsLostError(record.run_id, lost, described(error)) from error
-    elif lost:
-        raise ParamsLostError(record.run_id, lost, "they do not pickle")
-    return (recorded[0] if params is None else params, recorded[1] if metadata is None else metadata)
-
-
-def _check_there(run: Run, io: IOManager) -> None:
-    """Raise if a result that a task will read, and that was made before, is gone."""
-    looked: dict[str, Ref | None] = {}
-    faults: list[Exception] = []
-    for name, inputs in run.plan.inputs.items():
-        if name in run.outcomes:
-            continue
-        for parameter, up in inputs.items():
-            if up not in looked:
-                result = run.outcomes[up].result if up in run.outcomes else None
-                refs = [result] if isinstance(result, Ref) else result or ()
-                looked[up] = next((ref for ref in refs if not io.exists(ref)), None)
-            if (gone := looked[up]) is not None:
-                problem = f"{io} holds no whole result {gone}; have it made again (from_=[{up!r}], --from {up})"
-                faults.append(MissingInputError(name, parameter, up, (), problem))
-    if faults:
-        raise PlanningError(f"cannot resume run {run.run_id!r}", faults)
 
 
 def _check_running(arguments: Mapping[str, Any]) -> None:
@@ -972,10 +689,6 @@ def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
     if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
         return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
     return list(selectors)
-
-
-def _short(value: object) -> str:
-    return writable(printed(value))
 
 
 def run(

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import msgspec
 
 from dpcore.errors import TaskError
+from dpcore.functions import qualified
 from dpcore.hints import accepts_none, stream_kind
-from dpcore.jobs import Items, Job, Outcome, Ref, Results, State, Stream, qualified
+from dpcore.jobs import Items, Job, Outcome, Ref, Results, State, Stream
 from dpcore.mapped import Mapped
 from dpcore.plans import Plan
 from dpcore.slots import Limits

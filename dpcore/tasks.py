@@ -19,8 +19,8 @@ from types import CodeType
 from typing import Any, TypeVar, cast, overload
 
 from dpcore.errors import DuplicateTaskError, HintWarning, TaskDefinitionError, TaskNotFoundError, UsedOutsideError
+from dpcore.functions import Function, qualified
 from dpcore.hints import MISSING, Parameter, Schema, item_hint, schema
-from dpcore.jobs import Function, qualified
 from dpcore.words import nearest
 
 __all__ = ("Registry", "Task", "registry", "task")

@@ -11,23 +11,27 @@ import pytest
 import dpcore
 import dpcore.errors
 import dpcore.events
+import dpcore.functions
 import dpcore.jobs
 import dpcore.topics
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*ROOT.glob("dpcore/**/*.py"), *ROOT.glob("dpcore_plugins/**/*.py")])
 ADAPTERS = sorted(ROOT.glob("dpcore_plugins/*/**/*.py"))
-PUBLIC = {one.__name__: one.__all__ for one in (dpcore, dpcore.errors, dpcore.events, dpcore.jobs, dpcore.topics)}
+PUBLIC = {
+    one.__name__: one.__all__
+    for one in (dpcore, dpcore.errors, dpcore.events, dpcore.functions, dpcore.jobs, dpcore.topics)
+}
 
 # Where a heavy dependency may be loaded on first use: whole floors, and single imports with their reasons in the code.
 DEFERRING = ("dpcore_plugins/", "dpcore/cli/", "dpcore/testing/", "dpcore/hints/")
 DEFERRED = {
-    ("dpcore/jobs.py", "cloudpickle"),
+    ("dpcore/functions.py", "cloudpickle"),
     ("dpcore/config.py", "tomllib"),
     ("dpcore/plugins.py", "importlib_metadata"),
     ("dpcore/words.py", "difflib"),
-    ("dpcore/app.py", "shutil"),
-    ("dpcore/app.py", "tempfile"),
+    ("dpcore/adapters.py", "shutil"),
+    ("dpcore/adapters.py", "tempfile"),
 }
 
 

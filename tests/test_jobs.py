@@ -1,10 +1,8 @@
-"""Jobs: ids that become paths, functions that reach another process, outcomes that travel."""
+"""Jobs: ids that become paths, outcomes that travel."""
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpcore import Items, Job, Outcome, Ref, State
-from dpcore.errors import DpcoreError, FunctionNotFoundError, InvalidIdError, TaskError
-from dpcore.jobs import Function, check_id
+from dpcore.errors import DpcoreError, InvalidIdError, TaskError
+from dpcore.functions import Function
+from dpcore.jobs import check_id
 
 BAD_IDS = [
     "",
@@ -76,81 +75,6 @@ def test_items_count_what_is_there_and_know_who_stored_it():
     assert pickle.loads(pickle.dumps(items)) == items
 
 
-def top_level(x):
-    return x + 1
-
-
-class Holder:
-    @staticmethod
-    def inner(x):
-        return x + 2
-
-
-@pytest.mark.parametrize("call", [top_level, Holder.inner, len], ids=["function", "static method", "builtin"])
-def test_a_function_with_a_name_travels_as_its_locator(call):
-    function = Function(call)
-    assert function.locator is not None
-    assert len(pickle.dumps(function)) < 400
-    assert pickle.loads(pickle.dumps(function)).call is call
-
-
-def test_a_closure_and_a_lambda_travel_by_value():
-    add = 5
-    for call in (lambda x: x + add, lambda x: x + 5):
-        assert Function(call).locator is None
-        assert pickle.loads(pickle.dumps(Function(call))).call(1) == 6
-
-
-def test_a_function_that_is_gone_is_told():
-    with pytest.raises(FunctionNotFoundError, match=r"cannot find the function json\.nope: the module has no 'nope'"):
-        Function.find("json", None, "nope")
-
-
-CHILD = """
-import pickle, sys
-function = pickle.loads(bytes.fromhex(sys.stdin.read()))
-print(function.call(20))
-"""
-
-
-def other_process(function: Function) -> str:
-    """Return what the function gives for 20 in a fresh interpreter that knows nothing of this one."""
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD], input=pickle.dumps(function).hex(), capture_output=True, text=True, check=False
-    )
-    return child.stdout.strip() or child.stderr
-
-
-def test_a_module_beside_a_script_is_found_again_by_its_folder(tmp_path, monkeypatch):
-    package = tmp_path / "pack_of_tasks"
-    package.mkdir()
-    (package / "__init__.py").write_text("def at_top(x):\n    return x + 1\n")
-    (package / "inner.py").write_text("def inside(x):\n    return x + 2\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import pack_of_tasks.inner as inner
-
-    assert other_process(Function(inner.inside)) == "22"
-    assert other_process(Function(sys.modules["pack_of_tasks"].at_top)) == "21"
-
-
-SCRIPT = """
-import pickle, subprocess, sys
-from dpcore.jobs import Function
-def work(x):
-    return x + 3
-CHILD = {child!r}
-if __name__ == "__main__":
-    child = subprocess.run([sys.executable, "-c", CHILD], input=pickle.dumps(Function(work)).hex(), text=True)
-"""
-
-
-def test_the_function_of_a_script_is_found_again_in_its_file(tmp_path):
-    script = tmp_path / "a_script.py"
-    script.write_text(SCRIPT.format(child=CHILD))
-    child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    assert child.stdout.strip() == "23"
-
-
 class Odd(Exception):
     def __init__(self, a, b):
         super().__init__(f"{a} {b}")
@@ -191,8 +115,8 @@ def test_an_error_that_does_not_pickle_or_unpickle_travels_as_what_it_was(error)
 
 
 def test_a_job_travels_whole_and_says_what_it_is():
-    job = Job(run_id="r", task="t", function=Function(top_level), io=None, index=3, attempt=2, arguments={"x": 1})
+    job = Job(run_id="r", task="t", function=Function(len), io=None, index=3, attempt=2, arguments={"x": 1})
     travelled = pickle.loads(pickle.dumps(job))
     assert travelled.ref == Ref("r", "t", "2-00000003")
-    assert travelled.function.call is top_level
+    assert travelled.function.call is len
     assert str(job) == "t[3], attempt 2 of run r"

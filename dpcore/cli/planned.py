@@ -12,7 +12,7 @@ from dpcore.cli.project import Project
 from dpcore.cli.report import left_out
 from dpcore.cli.selection import Selection
 from dpcore.cli.source import load
-from dpcore.jobs import qualified
+from dpcore.functions import qualified
 from dpcore.plans import Edge, Plan
 from dpcore.tasks import Task
 from dpcore.words import counted

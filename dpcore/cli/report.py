@@ -10,11 +10,11 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from dpcore.app import Result
 from dpcore.cli.output import CLOSED, lose
 from dpcore.cli.refusal import complain
 from dpcore.jobs import Outcome, State
 from dpcore.plans import Plan
+from dpcore.results import Result
 from dpcore.runs import Run
 from dpcore.tasks import Task
 from dpcore.timelines import columns, padded, seconds, word

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dpcore.app import App, Result
+from dpcore.app import App
 from dpcore.cli.options import DEFAULTS
 from dpcore.cli.output import tell
 from dpcore.cli.project import Project
@@ -18,6 +18,7 @@ from dpcore.errors import DpcoreError, RunHeldError
 from dpcore.ports import IOManager
 from dpcore.ports.runstore import RunRecord, RunStore
 from dpcore.processes import shown_process
+from dpcore.results import Result
 from dpcore.words import counted
 
 __all__ = ("remove_and_tell", "resume_and_tell")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 
 import anyio
 
-from dpcore.app import App, Result
+from dpcore.app import App
 from dpcore.cli.interrupts import CANCELLED, Interrupts, await_threads
 from dpcore.cli.log import told_log
 from dpcore.cli.options import DEFAULTS
@@ -27,6 +27,7 @@ from dpcore.cli.source import Source, load
 from dpcore.config import Value
 from dpcore.errors import RunNotFoundError
 from dpcore.jobs import State
+from dpcore.results import Result
 from dpcore.runs import Run
 from dpcore.words import listed, nearest
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dpcore.cli.refusal import Refusal, users_traceback
 from dpcore.errors import UnguardedScriptError
-from dpcore.jobs import loading_only
+from dpcore.functions import loading_only
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
 from dpcore.words import listed, nearest

@@ -38,10 +38,10 @@ import msgspec
 
 from dpcore.errors import ArgumentError, PayloadError
 from dpcore.events.envelope import Event
+from dpcore.functions import qualified
 from dpcore.hints import shown
 from dpcore.hints.apart import is_typed_dict
 from dpcore.hints.values import is_record
-from dpcore.jobs import qualified
 from dpcore.words import printed
 
 __all__ = ("SENSELESS", "PayloadReader", "fit", "plain", "refusal")

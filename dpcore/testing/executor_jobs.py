@@ -15,7 +15,8 @@ import pytest
 
 from dpcore.errors import UnsupportedError
 from dpcore.events import Event
-from dpcore.jobs import Function, Job, Message, Outcome, Ref, State
+from dpcore.functions import Function
+from dpcore.jobs import Job, Message, Outcome, Ref, State
 from dpcore.ports import Executor, IOManager
 from dpcore.testing.suite import AsyncConformance
 

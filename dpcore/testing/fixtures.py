@@ -10,13 +10,14 @@ from typing import Any
 
 import anyio
 
-from dpcore.app import App, Result, loop_is_running
+from dpcore.app import App, loop_is_running
 from dpcore.clock import Clock
 from dpcore.config import Config
 from dpcore.errors import ArgumentError
 from dpcore.jobs import Outcome, State, described
 from dpcore.plugins import Plugins
 from dpcore.ports.runstore import RunHistory, RunRecord, TaskChange
+from dpcore.results import Result
 from dpcore.runs import Keep, Run
 from dpcore.tasks import Registry, Task
 from dpcore.tasks import registry as default_registry

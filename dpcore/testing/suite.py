@@ -18,7 +18,7 @@ from typing import IO, Any, ClassVar, NamedTuple
 
 import pytest
 
-from dpcore.jobs import Function
+from dpcore.functions import Function
 from dpcore.ports import Adapter
 
 __all__ = ("AsyncConformance", "Conformance", "Writers", "descendants", "leftovers", "lives", "moments", "serve")

@@ -96,7 +96,7 @@ def test_a_program_that_does_not_leave_its_executor_ends_all_the_same(tmp_path):
     script.write_text(
         "import asyncio, dpcore\n"
         "from dpcore_plugins import ThreadsExecutor, MemoryIO\n"
-        "from dpcore.jobs import Function\n"
+        "from dpcore.functions import Function\n"
         "class Line:\n"
         "    over = False\n"
         "    def started(self): pass\n"

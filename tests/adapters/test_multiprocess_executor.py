@@ -21,7 +21,7 @@ import sniffio
 
 from dpcore import App, Job, Plugins, State
 from dpcore.errors import ExecutorLeftError, ResultNotStoredError, TaskTimeoutError, WorkerLostError
-from dpcore.jobs import Function
+from dpcore.functions import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor

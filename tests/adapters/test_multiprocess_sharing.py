@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from dpcore import App, Job, Registry, State
-from dpcore.jobs import Function
+from dpcore.functions import Function
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
 from tests.adapters import sharing

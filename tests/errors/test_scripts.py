@@ -21,7 +21,7 @@ print("loaded")
 WORKER = """
 import sys
 from dpcore.errors import UnguardedScriptError
-from dpcore.jobs import Function
+from dpcore.functions import Function
 
 for _ in range(2):
     try:

@@ -16,7 +16,8 @@ import msgspec
 
 from dpcore import Job, Ref
 from dpcore.errors import FunctionNotFoundError
-from dpcore.jobs import Function, Stream
+from dpcore.functions import Function
+from dpcore.jobs import Stream
 
 __all__ = ("Order", "Orders", "Shared", "Thing", "pickled")
 

@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any
 
-from dpcore.jobs import load_script
+from dpcore.functions import load_script
 
 __all__ = ("Script", "script_of_program")
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from dpcore import Job, Outcome, Ref, State, WorkerInfo, perform, perform_async
-from dpcore.jobs import Function
+from dpcore.functions import Function
 from dpcore_plugins.executors.multiprocess.line import JobLine
 from dpcore_plugins.executors.multiprocess.logs import give_back, take_over
 from dpcore_plugins.executors.multiprocess.orders import Order, Orders
