@@ -60,7 +60,8 @@ class Report:
         if self._is_lost:
             return
         try:
-            print(line, file=self.out, flush=True)
+            self.out.write(line + "\n")  # at once, so that nothing of another's comes in between
+            self.out.flush()
         except OSError as error:
             lose(self.out)
             if not isinstance(error, BrokenPipeError):

@@ -65,6 +65,12 @@ class Bench:
         assert outcome.state is State.SUCCEEDED, outcome.error
         return self.io.load(outcome.result)
 
+    async def warm_up(self) -> None:
+        """Do short jobs until so many more are wanted that some are sent ahead."""
+        with anyio.fail_after(PATIENCE):
+            while self.executor.window < self.executor.workers * (1 + AHEAD):
+                await self.outcome(dying.pid)
+
     async def begun(self, many: int = 1) -> list[int]:
         """Wait until so many jobs have begun; return their processes."""
         with anyio.fail_after(PATIENCE):
@@ -921,8 +927,8 @@ async def test_a_worker_that_cannot_be_understood_is_one_failed_attempt(bench, c
 @BOTH
 async def test_more_jobs_are_wanted_than_there_are_workers_only_while_they_are_short(bench):
     assert bench.executor.window == 2
-    while bench.executor.window < MOST_AT_ONCE:
-        await bench.outcome(dying.pid)
+    await bench.warm_up()
+    assert bench.executor.window == MOST_AT_ONCE
     await bench.outcome(dying.take, seconds=0.2)
     assert bench.executor.window == 2
 
@@ -944,8 +950,7 @@ async def test_jobs_that_fail_at_once_promise_nothing(bench):
 @BOTH
 async def test_no_job_waits_behind_a_long_one_while_a_worker_is_idle(bench):
     """Short ones have it that jobs are sent ahead; what lies behind the long one goes to the other worker."""
-    for _ in range(20):
-        await bench.outcome(dying.pid)
+    await bench.warm_up()
     for _ in range(3):
         done = []
 
@@ -1003,8 +1008,7 @@ async def test_however_often_jobs_are_taken_back_and_sent_again_each_is_done_onc
     """Each time that one is cancelled, those behind it are taken back, too, while the worker hears nothing of it."""
     async with MultiprocessExecutor(workers=1) as executor, anyio.create_task_group() as group:
         bench, folder = Bench(executor, tmp_path), str(tmp_path)
-        for _ in range(20):  # short ones have it that jobs are sent ahead
-            await bench.outcome(dying.pid)
+        await bench.warm_up()
         for name in ("first", "second"):
             group.start_soon(partial(bench.outcome, dying.stay_until, folder=folder, name=name))
             await anyio.wait_all_tasks_blocked()
@@ -1032,8 +1036,7 @@ async def test_however_often_jobs_are_taken_back_and_sent_again_each_is_done_onc
 
 @BOTH
 async def test_what_lies_ahead_of_a_worker_that_dies_is_done_by_others(bench):
-    for _ in range(20):
-        await bench.outcome(dying.pid)
+    await bench.warm_up()
     outcomes = []
 
     async def one(call, **arguments) -> None:

@@ -20,8 +20,6 @@ __all__ = ("MultiprocessExecutor",)
 
 _LONGEST_GRACE = 86_400  # seconds
 _MOMENT = 0.016  # seconds of work that a worker is given ahead at most: an urgent job waits no longer for others
-_UNKNOWN = 2 * _MOMENT  # as if jobs took that long, until a few have been done
-_MEMORY = 8  # jobs after which one is as good as forgotten
 
 
 class MultiprocessExecutor(Executor):
@@ -62,7 +60,6 @@ class MultiprocessExecutor(Executor):
         )
         self.environment = _checked(environment)
         self._pool: Pool | None = None
-        self._pace = _UNKNOWN  # seconds that the jobs before took, the last of them most
 
     @property
     def slots(self) -> int:
@@ -72,9 +69,10 @@ class MultiprocessExecutor(Executor):
     @property
     def window(self) -> int:
         """As many as there are workers, and while jobs are short some for each of them ahead: what is done in a moment."""
-        if self._pool is None or self._pace > _MOMENT:
+        if self._pool is None:
             return self.workers
-        return self.workers * (1 + (AHEAD if self._pace * AHEAD <= _MOMENT else int(_MOMENT / self._pace)))
+        pace = self._pool.pace
+        return self.workers * (1 + (AHEAD if pace * AHEAD <= _MOMENT else int(_MOMENT / pace)))
 
     async def run(self, job: Job, line: Line) -> Outcome:
         """Have a worker do *job*."""
@@ -98,9 +96,6 @@ class MultiprocessExecutor(Executor):
         if outcome is None:
             assert call.error is not None
             raise call.error
-        # What fails at once says nothing of how long others take.
-        if outcome.error is None or outcome.duration > self._pace:
-            self._pace += (outcome.duration - self._pace) / _MEMORY
         return outcome
 
     def _made(self) -> Pool:
@@ -114,7 +109,7 @@ class MultiprocessExecutor(Executor):
         )
 
     async def __aenter__(self) -> Self:
-        self._pool, self._pace = self._made(), _UNKNOWN
+        self._pool = self._made()
         with suppress(WorkersNotStartedError):  # said when there is something to do
             self._pool.prepare()
         return self

@@ -35,6 +35,7 @@ _log = logging.getLogger("dpcore.executors.multiprocess")
 AHEAD = 16  # jobs, beside the one that it is at, that a worker has at most
 _FEW = 8  # with so many it gets more, all at once
 _SHORT = 0.001  # seconds: as long as jobs take less, some are sent ahead
+_UNKNOWN = 0.032  # as if jobs took that long, until a few have been done
 _WORKER_HOOKS = frozenset({"dpcore_worker_started", "dpcore_worker_stopping"})
 _MEMORY = 8  # jobs after which one is as good as forgotten
 _MOST_FAILURES = 4  # workers, one after the other, that die before they are ready
@@ -79,7 +80,7 @@ class Pool:
         self._age = self._shared.age
         self._worker_numbers, self._call_numbers = count(1), count(1)
         self._failures = 0
-        self._pace = _SHORT  # seconds that the jobs before took, the last of them most
+        self.pace = _UNKNOWN  # seconds that the jobs before took, the last of them most
         self._wait: Callable[[], object] | None = None  # after workers that could not start
         self._unglance: Callable[[], object] | None = None
         self._is_closing = False
@@ -136,7 +137,7 @@ class Pool:
 
     def _quickest(self, most: int) -> Worker | None:
         """Return who of those with *most* jobs shall have one sent ahead, while they are so short that it comes to it at once."""
-        if self._pace >= _SHORT:
+        if self.pace >= _SHORT:
             return None
         found = None
         for worker in self._workers.values():
@@ -266,9 +267,10 @@ class Pool:
             if kind == DONE:
                 outcome: Outcome | Exception = self._done(worker, call.job, body)
             else:
-                self._pace = _SHORT  # a failure says nothing of how long others take
                 outcome = _otherwise(body, worker.printed.ended())
             worker.calls.popleft()  # now that nothing can fail: whoever is among these is ended if the worker is
+            if isinstance(outcome, Outcome):
+                self._measure(outcome)
             call.end(*((None, outcome) if isinstance(outcome, Exception) else (outcome,)))
             if worker.calls:
                 self._next_begins(worker)
@@ -298,9 +300,12 @@ class Pool:
             self._leave_out(worker)
             self._template.bury(worker.number)
 
+    def _measure(self, outcome: Outcome) -> None:
+        if outcome.error is None or outcome.duration > self.pace:  # what fails at once says nothing of how long others take
+            self.pace += (outcome.duration - self.pace) / _MEMORY
+
     def _done(self, worker: Worker, job: Job, body: bytes) -> Outcome:
         seconds, where = done(body)
-        self._pace += (seconds - self._pace) / _MEMORY
         return Outcome(
             state=State.SUCCEEDED,
             result=job.ref,
