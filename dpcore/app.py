@@ -640,7 +640,7 @@ class App:
         if plan.from_run is None:
             return {}
         history = await store.get(plan.from_run)  # a name that is misspelt is told, also if nothing is taken
-        return earlier(plan, history.tasks, io)
+        return earlier(plan, history, io)
 
     def _record(
         self, run: Run, selection: Sequence[Selector | Plan], arguments: dict[str, Any], *, durable: bool

@@ -10,7 +10,7 @@ from dpcore.errors import MissingInputError, ParamsLostError, PlanningError
 from dpcore.jobs import Items, Ref, State, described, writable
 from dpcore.plans import Plan
 from dpcore.ports import IOManager
-from dpcore.ports.runstore import RunRecord, TaskChange
+from dpcore.ports.runstore import RunHistory, RunRecord
 from dpcore.resuming import result_of
 from dpcore.runs import Run
 from dpcore.words import printed
@@ -82,27 +82,28 @@ def check_there(run: Run, io: IOManager) -> None:
         raise PlanningError(f"cannot resume run {run.run_id!r}", faults)
 
 
-def earlier(plan: Plan, tasks: Mapping[str, TaskChange], io: IOManager) -> dict[str, Ref | Items]:
-    """Find what *plan* takes from an earlier run, of which *tasks* are recorded.
+def earlier(plan: Plan, history: RunHistory, io: IOManager) -> dict[str, Ref | Items]:
+    """Find what *plan* takes from the earlier run of that *history*.
 
     Raises :class:`~dpcore.errors.PlanningError` for what is not there.
     """
     wanted = [(name, parameter, up) for name, ups in plan.earlier.items() for parameter, up in ups.items()]
+    run_id, tasks = history.record.run_id, history.tasks
     found: dict[str, Ref | Items] = {}
     faults: list[Exception] = []
     for name, parameter, up in wanted:
         change = tasks.get(up)
         if change is None or change.state is not State.SUCCEEDED or change.result is None:
             state = "is not in it" if change is None else f"{change.state.replace('_', ' ')} in it"
-            faults.append(
-                MissingInputError(name, parameter, up, (), f"run {plan.from_run!r} cannot give it: it {state}")
-            )
+            faults.append(MissingInputError(name, parameter, up, (), f"run {run_id!r} cannot give it: it {state}"))
         else:
-            found[up] = cast("Ref | Items", result_of(plan.from_run, change))
+            found[up] = cast("Ref | Items", result_of(run_id, change))
         result = found.get(up)
         first = result if isinstance(result, Ref) else next(iter(result), None) if result is not None else None
         if first is not None and not io.exists(first):
-            problem = f"run {plan.from_run!r} cannot give it: {io} holds no whole result {first}; run {up!r} too, or give its result"
+            problem = (
+                f"run {run_id!r} cannot give it: {io} holds no whole result {first}; run {up!r} too, or give its result"
+            )
             faults.append(MissingInputError(name, parameter, up, (), problem))
     if faults:
         raise PlanningError("cannot plan", faults)

@@ -301,7 +301,9 @@ class Pool:
             self._template.bury(worker.number)
 
     def _measure(self, outcome: Outcome) -> None:
-        if outcome.error is None or outcome.duration > self.pace:  # what fails at once says nothing of how long others take
+        if (
+            outcome.error is None or outcome.duration > self.pace
+        ):  # what fails at once says nothing of how long others take
             self.pace += (outcome.duration - self.pace) / _MEMORY
 
     def _done(self, worker: Worker, job: Job, body: bytes) -> Outcome:
