@@ -6,7 +6,9 @@ import logging
 import os
 import random
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,8 +27,10 @@ from dpcore.functions import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
 from dpcore_plugins import FilesystemIO, MultiprocessExecutor
+from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import cores, group_folders
 from dpcore_plugins.executors.multiprocess.pool import AHEAD
+from dpcore_plugins.executors.multiprocess.template import Template
 from tests.adapters import dying, worker_plugin
 from tests.flags import Flag
 
@@ -90,6 +94,10 @@ async def patient(anyio_backend, tmp_path):
     """A bench that kills nothing that still cleans up, however busy the machine is."""
     async with MultiprocessExecutor(workers=2, grace=PATIENCE) as executor:
         yield Bench(executor, tmp_path)
+
+
+def open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 def lives(pid: int) -> bool:
@@ -458,6 +466,44 @@ def test_where_no_worker_can_be_started_an_error_says_so(tmp_path, executable):
     script.write_text(NO_WORKERS)
     ended = subprocess.run([sys.executable, script, executable], capture_output=True, text=True, timeout=PATIENCE)
     assert "no worker process can be started: " in ended.stderr
+
+
+@BOTH
+async def test_fewer_workers_do_it_all_where_so_many_files_cannot_be_open(anyio_backend, tmp_path, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with MultiprocessExecutor(workers=100) as executor:
+        bench = Bench(executor, tmp_path)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 40, hard))
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(100):
+                    group.start_soon(partial(bench.outcome, dying.take, seconds=0.02))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 1
+    assert re.fullmatch(r"there are \d worker processes, and cannot be more: .*Too many open files", warnings[0])
+
+
+@BOTH
+async def test_what_the_template_is_asked_while_it_stands_still_is_done_when_it_goes_on(anyio_backend):
+    forked: list[int] = []
+    channel, there = socket.socketpair()
+    tokens, into = os.pipe()
+    template = Template(running_loop(), forked.append, print, print, print)
+    os.kill(template.pid, signal.SIGSTOP)
+    for number in range(5000):
+        template.stop(number, 0)
+    template.fork(5000, [there.fileno(), tokens, into])
+    os.kill(template.pid, signal.SIGCONT)
+    with anyio.fail_after(PATIENCE):
+        while forked != [5000]:
+            await anyio.sleep(0.001)
+    await template.end()
+    for end in (channel, there):
+        end.close()
+    for file in (tokens, into):
+        os.close(file)
 
 
 @pytest.mark.parametrize("workers", [0, -1])

@@ -33,14 +33,14 @@ _FILES = 8  # at most, that come with a request
 def serve(control: socket.socket, parent: int) -> NoReturn:
     """Fork workers until the program is gone, or says that it is enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    template = _Template(control)
+    forking = _Forking(control)
     die_with_parent(signal.SIGTERM, parent)
     gc.collect()
     gc.freeze()  # what is here is shared with the workers, for as long as nobody touches it
-    template.serve()
+    forking.serve()
 
 
-class _Template:
+class _Forking:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._processes: dict[int, int] = {}  # by number

@@ -223,7 +223,16 @@ class Pool:
     def _start(self, call: Call) -> None:
         self.prepare()
         assert self._template is not None
-        worker = Worker(next(self._worker_numbers), self._loop, self._hear, self._mark, self._echo)
+        try:
+            worker = Worker(next(self._worker_numbers), self._loop, self._hear, self._mark, self._echo)
+        except OSError as error:  # so many files cannot be open at once
+            self._pending.appendleft(call)
+            if self._workers:  # which do it all, too
+                self._most = len(self._workers)
+                _log.warning("there are %d worker processes, and cannot be more: %s", self._most, error)
+            else:
+                self._failed_to_start(str(error))
+            return
         worker.left = self._most_jobs
         self._workers[worker.number] = worker
         worker.greet(self._hello(worker.number))

@@ -7,12 +7,14 @@ import pickle
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
 import anyio.to_thread
 
+import dpcore
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.forking import ASK, BURY, DIED, FORK, FORKED, KILLED, STOP, TELL
 from dpcore_plugins.executors.multiprocess.loops import Loop
@@ -23,9 +25,12 @@ __all__ = ("Template",)
 _BEGIN = """
 import sys, socket, pickle
 control = socket.socket(fileno=int(sys.argv[1]))
-sys.path[:] = pickle.loads(control.recv(int(sys.argv[2]), socket.MSG_WAITALL))
+sys.path[:], names = pickle.loads(control.recv(int(sys.argv[2]), socket.MSG_WAITALL))
 try:
     from dpcore_plugins.executors.multiprocess.forking import serve
+    import dpcore
+    for name in names:
+        getattr(dpcore, name)
 except BaseException as error:
     control.sendall(f"!{type(error).__name__}: {error}".encode(errors="replace"))
     raise SystemExit(1)
@@ -48,12 +53,15 @@ class Template:
     ) -> None:
         self._forked, self._killed, self._died, self._lost = forked, killed, died, lost
         self._said = b""
+        self._asked: deque[tuple[bytes, list[int]]] = deque()  # what there was no room for
+        self._unroom: Callable[[], object] | None = None
+        self._loop = loop
         self._control, there = socket.socketpair()
-        path = pickle.dumps([entry for entry in sys.path if isinstance(entry, str)])
+        surroundings = pickle.dumps(([entry for entry in sys.path if isinstance(entry, str)], _imported_by_script()))
         command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BEGIN]  # type: ignore[attr-defined]
         try:
             self._process = subprocess.Popen(
-                [*command, str(there.fileno()), str(len(path)), str(os.getpid())],
+                [*command, str(there.fileno()), str(len(surroundings)), str(os.getpid())],
                 pass_fds=(there.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # so that Ctrl-C is the program's alone
@@ -64,9 +72,10 @@ class Template:
         finally:
             there.close()
         with suppress(OSError):  # it is gone already, and that is heard in a moment
-            self._control.sendall(path)
+            self._control.sendall(surroundings)
         self._control.settimeout(0)
         self._unwatch = loop.reading(self._control.fileno(), self._hear)
+        self.pid = self._process.pid
         self.is_gone = False
 
     def fork(self, number: int, files: list[int]) -> None:
@@ -82,8 +91,29 @@ class Template:
         self._ask(BURY, number, patience, [])
 
     def _ask(self, what: int, number: int, grace: int, files: list[int]) -> None:
-        with suppress(OSError):  # it is gone, and that is heard in a moment
-            socket.send_fds(self._control, [ASK.pack(what, number, grace)], files)
+        self._asked.append((ASK.pack(what, number, grace), files))
+        if self._unroom is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._asked:
+            said, files = self._asked[0]
+            try:
+                socket.send_fds(self._control, [said], files)
+            except BlockingIOError:
+                if self._unroom is None:
+                    self._unroom = self._loop.writing(self._control.fileno(), self._go_on)
+                return
+            except OSError:  # it is gone, and that is heard in a moment
+                self._asked.clear()
+                break
+            self._asked.popleft()
+        self._no_more_room()
+
+    def _no_more_room(self) -> None:
+        if self._unroom is not None:
+            self._unroom()
+            self._unroom = None
 
     def _hear(self) -> None:
         try:
@@ -135,6 +165,8 @@ class Template:
         if self.is_gone:
             return False
         self.is_gone = True
+        self._asked.clear()
+        self._no_more_room()
         self._unwatch()
         self._control.close()
         return True
@@ -143,3 +175,9 @@ class Template:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()  # a moment: it has been killed
+
+
+def _imported_by_script() -> list[str]:
+    """Return what the program's script has imported of dpcore: workers that load it find that loaded already."""
+    names = vars(sys.modules["__main__"])
+    return [name for name in dpcore.__all__ if name in names]

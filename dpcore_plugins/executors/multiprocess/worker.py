@@ -9,7 +9,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import Context
 from weakref import KeyedRef
 
@@ -185,10 +185,12 @@ class Worker:
         self._out = bytearray()  # what the channel had no room for
         self._due = b""  # tokens of jobs among that
         self._is_open = True
-        self._channel, self._there = socket.socketpair()
+        with ExitStack() as opened:
+            self._channel, self._there = (opened.enter_context(end) for end in socket.socketpair())
+            self._tokens, self._into = _pipe(opened)
+            self._output, self._printing = _pipe(opened)
+            opened.pop_all()
         self._channel.settimeout(0)
-        self._tokens, self._into = os.pipe()
-        self._output, self._printing = os.pipe()
         for end in (self._tokens, self._into, self._output):
             os.set_blocking(end, False)
         self.printed = Printed(self._output, mark, echo)
@@ -401,3 +403,10 @@ class Worker:
         for end in (self._tokens, self._into, self._output):
             os.close(end)
         self.dead.set()
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        opened.callback(os.close, end)
+    return ends
