@@ -21,66 +21,27 @@ import anyio
 import pytest
 import sniffio
 
-from dpcore import App, Job, Plugins, State
+from dpcore import App, Plugins, State
 from dpcore.errors import ExecutorLeftError, ResultNotStoredError, TaskTimeoutError, WorkerLostError
-from dpcore.functions import Function
 from dpcore.testing import ExecutorConformance
 from dpcore.testing.executor import Recorder
-from dpcore_plugins import FilesystemIO, MultiprocessExecutor
+from dpcore_plugins import MultiprocessExecutor
 from dpcore_plugins.executors.multiprocess.loops import running_loop
 from dpcore_plugins.executors.multiprocess.machine import cores, group_folders
 from dpcore_plugins.executors.multiprocess.pool import AHEAD
 from dpcore_plugins.executors.multiprocess.template import Template
 from tests.adapters import dying, worker_plugin
+from tests.adapters.bench import PATIENCE, Bench
 from tests.flags import Flag
 
 pytestmark = pytest.mark.anyio
 BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-PATIENCE = 30.0
 MOST_AT_ONCE = 2 * (1 + AHEAD)  # jobs that two workers are given while they are short
 
 
 class TestMultiprocess(ExecutorConformance):
     def make(self, tmp_path):
         return MultiprocessExecutor(workers=3)
-
-
-class Bench:
-    """Gives jobs to an executor, and loads what they gave."""
-
-    def __init__(self, executor: MultiprocessExecutor, folder: Path) -> None:
-        self.executor, self.folder = executor, folder
-        self.io = FilesystemIO(path=folder / "results")
-        self.count = 0
-
-    def job(self, call, **arguments) -> Job:
-        self.count += 1
-        fields = {"is_async": call.__name__.endswith("_async"), "streams": call is dying.stay_generating}
-        return Job(
-            run_id="r", task=f"t{self.count}", function=Function(call), io=self.io, arguments=arguments, **fields
-        )
-
-    async def outcome(self, call, **arguments):
-        with anyio.fail_after(PATIENCE):
-            return await self.executor.run(self.job(call, **arguments), Recorder())
-
-    async def value(self, call, **arguments):
-        outcome = await self.outcome(call, **arguments)
-        assert outcome.state is State.SUCCEEDED, outcome.error
-        return self.io.load(outcome.result)
-
-    async def warm_up(self) -> None:
-        """Do short jobs until so many more are wanted that some are sent ahead."""
-        with anyio.fail_after(PATIENCE):
-            while self.executor.window < self.executor.workers * (1 + AHEAD):
-                await self.outcome(dying.pid)
-
-    async def begun(self, many: int = 1) -> list[int]:
-        """Wait until so many jobs have begun; return their processes."""
-        with anyio.fail_after(PATIENCE):
-            while len(found := [*self.folder.glob("*.begun")]) < many:
-                await anyio.sleep(0.001)
-        return [int(file.stem) for file in found]
 
 
 @pytest.fixture
@@ -520,6 +481,18 @@ def test_a_grace_that_cannot_be_waited_for_is_refused(grace):
         MultiprocessExecutor(grace=grace)
 
 
+@pytest.mark.parametrize("seconds", [0, 0.5, 86_400.5, float("inf"), True, None, "1"])
+def test_a_start_that_cannot_be_waited_for_is_refused(seconds):
+    with pytest.raises(ValueError, match=f"^start_timeout={seconds!r} must be a number of seconds from 1 to 86,400$"):
+        MultiprocessExecutor(start_timeout=seconds)
+
+
+@pytest.mark.parametrize("echo", ["no", 0, None])
+def test_whether_to_echo_is_true_or_false(echo):
+    with pytest.raises(TypeError, match=f"^echo={echo!r} must be True or False$"):
+        MultiprocessExecutor(echo=echo)
+
+
 @BOTH
 @pytest.mark.parametrize("grace", [86_400, 86_400.0])
 async def test_code_is_stopped_with_the_longest_grace_too(anyio_backend, tmp_path, grace):
@@ -889,6 +862,18 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii:backslashreplace"])
+def test_a_letter_that_stderr_does_not_have_holds_up_nothing_either(tmp_path, encoding):
+    script = tmp_path / "unread.py"
+    script.write_text(UNREAD.replace('"x" * 999', '"\U0001f600" * 999'))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, script, "300", "asyncio"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as program:
+        assert program.stdout.readline() == b"succeeded timed_out\n"
+        said = program.stderr.read()
+    assert said.count("\U0001f600".encode() if encoding == "utf-8" else rb"\U0001f600") == 300 * 999
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("lines", [500, 3000])
 def test_who_does_not_read_what_tasks_print_holds_up_no_timeout(tmp_path, lines, backend):
@@ -1161,6 +1146,7 @@ async def test_the_environment_of_workers_is_that_of_the_program_and_what_they_a
         ({"A=B": "1"}, ValueError, r"'A=B': '1' can be no variable of a process$"),
         ({"": "1"}, ValueError, r"'': '1' can be no variable of a process$"),
         ({"A": "\0"}, ValueError, r"can be no variable of a process$"),
+        ({"A": "\ud800"}, ValueError, r"can be no variable of a process$"),
     ],
 )
 def test_an_environment_that_no_process_can_have_is_refused(environment, kind, said):

@@ -12,7 +12,8 @@ from dpcore_plugins.executors.multiprocess.loops import Loop
 
 __all__ = ("Echo",)
 
-_PIECE = 1024  # characters at once: 4,096 bytes at the most, for which a pipe that can be written has room
+_PIECE = 4096  # bytes at once, for which a pipe that can be written has room
+_WIDEST = 10  # bytes at most that a character becomes: an escape, where stderr has no letter for it
 _AGAIN = 0.05  # seconds after which to look whether somebody has read
 _MOST = 1024 * 1024  # characters that wait, at the most
 
@@ -31,8 +32,9 @@ class Echo:
 
     def __call__(self, text: str) -> None:
         """Write *text* after all that was to be written before."""
-        for start in range(0, len(text), _PIECE):
-            self._held.append(text[start : start + _PIECE])
+        size = _PIECE if text.isascii() else _PIECE // _WIDEST
+        for start in range(0, len(text), size):
+            self._held.append(text[start : start + size])
         self._size += len(text)
         self._go_on()
 

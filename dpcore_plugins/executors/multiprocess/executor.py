@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import copy_context
+from operator import index
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -18,7 +20,7 @@ from dpcore_plugins.executors.multiprocess.worker import Call
 
 __all__ = ("MultiprocessExecutor",)
 
-_LONGEST_GRACE = 86_400  # seconds
+_LONGEST = 86_400  # seconds
 _MOMENT = 0.016  # seconds of work that a worker is given ahead at most: an urgent job waits no longer for others
 
 
@@ -35,6 +37,10 @@ class MultiprocessExecutor(Executor):
     program's stderr as it comes, unless *echo* is False; what it logs, from the level of
     the root logger on, goes to the program's loggers, too.
 
+    A worker that is not ready after *start_timeout* seconds, or has not begun a job with a
+    timeout because it still imports what that needs, is killed; so is one that takes no job at all
+    for ten seconds.  Only from then on, when the function is called, counts the job's own timeout.
+
     A worker that has done *max_tasks_per_worker* jobs is replaced by a new one.  Each has
     the variables of *environment*, beside those of the program, before any code of yours is imported.
     """
@@ -50,11 +56,14 @@ class MultiprocessExecutor(Executor):
         echo: bool = True,
         max_tasks_per_worker: int | None = None,
         environment: Mapping[str, str] | None = None,
+        start_timeout: float = 60.0,
     ) -> None:
         self.workers = _count("workers", workers, "must be at least 1") or cores()
-        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= _LONGEST_GRACE:
-            raise ValueError(f"grace={grace!r} must be a number of seconds from 0 to {_LONGEST_GRACE:,}")
-        self.grace, self.echo = grace, echo
+        self.grace = _seconds("grace", grace, 0)
+        self.start_timeout = _seconds("start_timeout", start_timeout, 1)
+        if not isinstance(echo, bool):
+            raise TypeError(f"echo={echo!r} must be True or False")
+        self.echo = echo
         self.max_tasks_per_worker = _count(
             "max_tasks_per_worker", max_tasks_per_worker, "must be at least 1, or None for any number"
         )
@@ -106,6 +115,7 @@ class MultiprocessExecutor(Executor):
             most_jobs=self.max_tasks_per_worker,
             environment=self.environment,
             plugins=self.plugins,
+            start_timeout=self.start_timeout,
         )
 
     async def __aenter__(self) -> Self:
@@ -123,14 +133,20 @@ class MultiprocessExecutor(Executor):
             await pool.close()
 
 
+def _seconds(name: str, seconds: Any, least: int) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not least <= seconds <= _LONGEST:
+        raise ValueError(f"{name}={seconds!r} must be a number of seconds from {least} to {_LONGEST:,}")
+    return seconds
+
+
 def _count(name: str, number: Any, said: str) -> int | None:
     if number is None:
         return None
-    if isinstance(number, bool) or not isinstance(number, int):
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
         raise TypeError(f"{name}={number!r} must be a whole number, not of type {type(number).__name__}")
     if number < 1:
         raise ValueError(f"{name}={number!r} {said}")
-    return number
+    return index(number)
 
 
 def _checked(environment: Any) -> dict[str, str]:
@@ -146,9 +162,16 @@ def _checked(environment: Any) -> dict[str, str]:
             raise TypeError(
                 f"environment={environment!r} must map names to texts; {name!r}: {text!r} are not both texts"
             )
-        if not name or "=" in name or "\0" in name + text:
+        if not name or "=" in name or "\0" in name + text or not _is_encodable(name + text):
             raise ValueError(f"environment={environment!r}: {name!r}: {text!r} can be no variable of a process")
     return dict(environment)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return bool(os.fsencode(text))
+    except UnicodeEncodeError:
+        return False
 
 
 async def _talked(call: Call) -> None:

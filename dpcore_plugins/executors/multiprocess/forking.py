@@ -83,6 +83,8 @@ class _Forking:
         """Do what the program asks; False if it is gone."""
         try:
             said, files, _, _ = socket.recv_fds(self._control, ASK.size, _FILES)
+            for file in files:
+                os.set_inheritable(file, False)  # noqa: FBT003  (what a task starts has nothing to do with them)
         except OSError:
             return False
         if len(said) < ASK.size:

@@ -24,6 +24,7 @@ from dpcore_plugins.executors.multiprocess.machine import ended, kills_for_memor
 from dpcore_plugins.executors.multiprocess.orders import Shared, pickled
 from dpcore_plugins.executors.multiprocess.script import script_of_program
 from dpcore_plugins.executors.multiprocess.template import Template
+from dpcore_plugins.executors.multiprocess.watch import Awaited, Watch
 from dpcore_plugins.executors.multiprocess.wire import BEGUN, DONE, HUNG_UP, LOG, MESSAGE, OUTCOME, PUBLISH, READY
 from dpcore_plugins.executors.multiprocess.worker import Call, Worker
 from dpcore_plugins.executors.multiprocess.working import Hello, done
@@ -63,8 +64,9 @@ class Pool:
         most_jobs: int | None = None,
         environment: dict[str, str] | None = None,
         plugins: Any = None,
+        start_timeout: float = 60.0,
     ) -> None:
-        self._most, self._grace = most, grace
+        self._most, self._grace, self._start_timeout = most, grace, start_timeout
         self._most_jobs = most_jobs or sys.maxsize
         self._environment, self._plugins = environment or {}, plugins
         self._plugins_sent: bytes | None = None  # not known yet
@@ -83,6 +85,7 @@ class Pool:
         self.pace = _UNKNOWN  # seconds that the jobs before took, the last of them most
         self._wait: Callable[[], object] | None = None  # after workers that could not start
         self._unglance: Callable[[], object] | None = None
+        self._watch = Watch(self._loop, self._workers.values, self._late, patience=start_timeout, grace=grace)
         self._is_closing = False
         self._killed_for_memory = kills_for_memory()
 
@@ -157,6 +160,7 @@ class Pool:
         if worker.path != sys.path:
             worker.greet(self._hello(worker.number))
         worker.give(call)
+        self._watch.begin()
         if worker.is_ready and len(worker.calls) == 1:
             self._next_begins(worker)
 
@@ -201,6 +205,7 @@ class Pool:
 
     def _stop(self, worker: Worker) -> None:
         worker.is_doomed = worker.is_told = True
+        self._watch.begin()
         if self._template is not None:
             self._template.stop(worker.number, self._grace)
 
@@ -237,6 +242,7 @@ class Pool:
         self._workers[worker.number] = worker
         worker.greet(self._hello(worker.number))
         worker.give(call)
+        self._watch.begin()
         self._template.fork(worker.number, worker.files)
 
     def _hello(self, number: int) -> Hello:
@@ -371,6 +377,31 @@ class Pool:
         del self._workers[worker.number]
         worker.close()
 
+    def _late(self, worker: Worker, awaited: Awaited) -> None:
+        """Replace who stands still: nothing that waits for it may wait for ever."""
+        if self._template is None or self._is_closing:
+            return
+        if awaited in (Awaited.FORK, Awaited.END):
+            _log.warning("the process that forks workers does nothing that it is asked, and is replaced with them")
+            self._template.kill()
+            self._lost_template("")
+        elif awaited is Awaited.BEGIN:
+            worker.why = (
+                f"had not begun it after {self._start_timeout:g} seconds, since it was still importing, and was killed"
+            )
+            self._stop(worker)
+        elif awaited is Awaited.START:
+            worker.why = f"was not ready after {self._start_timeout:g} seconds, and was killed"
+            worker.is_doomed = True
+            self._template.stop(worker.number, 0)
+        else:
+            self._pending.extendleft(reversed(worker.unbegun()))
+            if not worker.calls:  # it has not taken the first just now
+                _log.warning("worker process %s stands still, and takes no job; it is replaced", worker.pid)
+                worker.is_doomed = worker.is_told = True
+                self._template.stop(worker.number, 0)
+            self._feed()
+
     def _leave_out(self, worker: Worker) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
@@ -419,6 +450,7 @@ class Pool:
 
     async def _end_workers(self) -> None:
         self._is_closing = True
+        self._watch.end()
         if self._unglance is not None:
             self._unglance()
             self._unglance = None
@@ -444,7 +476,9 @@ class Pool:
             for worker in workers:
                 await worker.dead.wait()
         await template.end()
-        for worker in [*self._workers.values(), *self._retired.values()]:
+        for worker in [*self._workers.values()]:  # which have not ended in that time, or not been heard to
+            self._bury(worker, "was killed")
+        for worker in self._retired.values():
             worker.close()
 
 

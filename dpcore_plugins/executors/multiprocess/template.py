@@ -21,7 +21,7 @@ from dpcore_plugins.executors.multiprocess.loops import Loop
 
 __all__ = ("Template",)
 
-# What it imports is what the program would: the path comes first.  What goes wrong is told.
+# What it imports is what the program would, and not what lies in its folder (-P).  What goes wrong is told.
 _BEGIN = """
 import sys, socket, pickle
 control = socket.socket(fileno=int(sys.argv[1]))
@@ -58,7 +58,7 @@ class Template:
         self._loop = loop
         self._control, there = socket.socketpair()
         surroundings = pickle.dumps(([entry for entry in sys.path if isinstance(entry, str)], _imported_by_script()))
-        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BEGIN]  # type: ignore[attr-defined]
+        command = [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", _BEGIN]  # type: ignore[attr-defined]
         try:
             self._process = subprocess.Popen(
                 [*command, str(there.fileno()), str(len(surroundings)), str(os.getpid())],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import pickle
 import socket
 import sys
+import termios
+from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -175,6 +178,8 @@ class Worker:
         self.is_doomed = False  # it is about to end, and gets nothing more
         self.is_told = False  # to end, by us
         self.why = ""  # it was killed, unless it was told to end
+        self.awaited: object = None  # of it, when it was looked at last,
+        self.looks = 0  # and how often in a row
         self.dead = anyio.Event()
         self._loop, self._heard = loop, hear
         self._cut = Cut()
@@ -205,6 +210,23 @@ class Worker:
         if not self.is_ready or self.is_doomed or not self.left:
             return False
         return not self.calls or self.calls[-1].talk is None
+
+    @property
+    def has_taken(self) -> bool:
+        """Whether it has taken its first job: then fewer tokens are left than it has jobs."""
+        left = array("i", [0])
+        fcntl.ioctl(self._tokens, termios.FIONREAD, left)
+        return left[0] + len(self._due) < TOKEN.size * len(self.calls)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait until it reads."""
+        return len(self._out)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether the process is known to be there."""
+        return self._printing < 0
 
     @property
     def files(self) -> list[int]:

@@ -27,6 +27,7 @@ from dpcore.functions import Function
 from dpcore_plugins.executors.multiprocess.line import JobLine
 from dpcore_plugins.executors.multiprocess.logs import give_back, take_over
 from dpcore_plugins.executors.multiprocess.orders import Order, Orders
+from dpcore_plugins.executors.multiprocess.output import Output
 from dpcore_plugins.executors.multiprocess.script import Script
 from dpcore_plugins.executors.multiprocess.wire import (
     DEFINE,
@@ -79,8 +80,10 @@ def work(files: list[int]) -> int:
 def _work(files: list[int]) -> int:
     channel = socket.socket(fileno=files[0])
     channel.settimeout(None)
-    _redirect(files[2])
-    worker = _Worker(channel, files[1], files[2])
+    output = Output(files[2])
+    output.restore()
+    faulthandler.enable(2)
+    worker = _Worker(channel, files[1], output)
     signal.signal(signal.SIGTERM, worker.stop)
     _part_from_forks(worker)
     try:
@@ -103,11 +106,14 @@ class _Stopped(BaseException):
 
 
 class _Worker:
-    def __init__(self, channel: socket.socket, tokens: int, printed: int) -> None:
-        self.channel, self._tokens, self._printed = channel, tokens, printed
-        self._saying = threading.RLock()  # a thread of a task may log, and a finalizer may come in between
-        self._reading = threading.Lock()
+    def __init__(self, channel: socket.socket, tokens: int, output: Output) -> None:
+        self.channel, self._tokens, self._output = channel, tokens, output
+        self._saying = threading.RLock()  # a thread of a task may log, and a signal or a finalizer come in between
+        self._unsaid: deque[bytes] = deque()
+        self._is_saying = False
         self._is_dumb = False  # half a frame was sent: nothing that follows could be understood
+        self._heard = threading.Condition()
+        self._is_listening = False
         self._cut = Cut()
         self._jobs: deque[tuple[int, bytes]] = deque()
         self._dropped = 0
@@ -129,10 +135,12 @@ class _Worker:
     def serve(self) -> None:
         while True:
             number, body = self._next()
+            self._output.restore()
             said = self._do(number, self._orders.read(body))
             if self.is_stopping or self.is_forked:  # it came back from what is no body: a module that was imported
                 return
-            self._mark_end()
+            assert self._hello is not None
+            self._output.end(self._hello.mark)
             self.say(said)
 
     def _next(self) -> tuple[int, bytes]:
@@ -151,6 +159,7 @@ class _Worker:
             (dropped,) = TOKEN.unpack(token)
             if dropped > self._dropped:  # what was said before it was written must have been heard
                 self.wait_for(partial(self._has_heard, dropped))
+            self.wait_for(self._has_job)  # what was here may be among what was taken back
             return self._jobs.popleft()
 
     def _has_job(self) -> bool:
@@ -160,29 +169,34 @@ class _Worker:
         return self._dropped >= dropped
 
     def wait_for(self, is_there: Callable[[], object]) -> None:
-        """Take in what comes until that is so; one thread reads, and others look what it has heard."""
+        """Take in what comes until that is so; one thread listens, and the others look each time what it has heard."""
         self._check_process()
         while not is_there():
-            if self._reading.acquire(blocking=False):
-                try:
-                    if not is_there():
-                        self._take_in(self.channel.recv(READ))
-                finally:
-                    self._reading.release()
-            else:
-                with self._reading:
-                    pass
+            with self._heard:
+                while self._is_listening and not is_there():
+                    self._heard.wait()
+                if is_there():
+                    return
+                self._is_listening = True
+            self._listen()
 
     def read(self) -> None:
         """Take in what is there, unless another thread does."""
         self._check_process()
-        if self._reading.acquire(blocking=False):
-            try:
-                self._take_in(self.channel.recv(READ, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                pass
-            finally:
-                self._reading.release()
+        with self._heard:
+            if self._is_listening:
+                return
+            self._is_listening = True
+        with suppress(BlockingIOError):
+            self._listen(socket.MSG_DONTWAIT)
+
+    def _listen(self, flags: int = 0) -> None:
+        try:
+            self._take_in(self.channel.recv(READ, flags))
+        finally:
+            with self._heard:
+                self._is_listening = False
+                self._heard.notify_all()
 
     def _take_in(self, data: bytes) -> None:
         if not data:
@@ -212,15 +226,24 @@ class _Worker:
                 return
 
     def say(self, said: bytes) -> None:
-        """Send a frame, whole or not at all: where a signal comes in between, nothing more is said."""
+        """Send a frame, whole or not at all: where an exception comes in between, nothing more is said.
+
+        What a signal's own code, or a finalizer, says in the middle of another frame is sent after that.
+        """
         self._check_process()
         with self._saying:
-            if not self._is_dumb:
-                try:
-                    self.channel.sendall(said)
-                except BaseException:
-                    self._is_dumb = True
-                    raise
+            self._unsaid.append(said)
+            if self._is_saying or self._is_dumb:
+                return
+            self._is_saying = True
+            try:
+                while self._unsaid:
+                    self.channel.sendall(self._unsaid.popleft())
+            except BaseException:
+                self._is_dumb = True
+                raise
+            finally:
+                self._is_saying = False
 
     def _check_process(self) -> None:
         if self.is_forked:
@@ -233,14 +256,6 @@ class _Worker:
         with suppress(OSError):  # the body has closed it
             os.close(self._tokens)
         give_back(sys.stderr)
-
-    def _mark_end(self) -> None:
-        """Have all that the job has printed in the pipe, and mark its end."""
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # the body has closed it, or put something else there
-                stream.flush()
-        assert self._hello is not None
-        os.write(self._printed, self._hello.mark)
 
     def _begin(self, hello: Hello) -> None:
         if self._hello is None:
@@ -413,20 +428,3 @@ class _Nothing:
 
 def _fresh() -> Context:
     return copy_context()
-
-
-def _redirect(printed: int) -> None:
-    """Read nothing, and print into a pipe, line by line."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    for file in (1, 2):
-        os.dup2(printed, file)
-    # They are open for as long as the process lives.
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout, sys.stderr = (
-        open(file, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        for file in (1, 2)
-    )
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    faulthandler.enable(2)
