@@ -113,7 +113,8 @@ class CurrentJob:
         started by an event passes its correlation id on.
 
         With *now*, a plain function waits until the broker has the event, and gets what
-        it raises; in a coroutine function, which must not wait here, it is published soon.
+        it raises; in a coroutine function, which must not wait here, it is published soon, and
+        before the run ends.  One job's are published in the order of these calls.
         """
         event = Event(check_topic(topic), data, key=key, headers=self._headers(headers), type=type)
         check_event(event)
