@@ -30,6 +30,7 @@ from dpcore.ports import Line
 from dpcore.talks import Talk, opened
 from dpcore.topics import check_topic
 from dpcore.tracebacks import cut, users_text
+from dpcore.words import excerpt
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
 
@@ -415,7 +416,9 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
 
 def _users_traceback(error: BaseException) -> str:
     if isinstance(error, DpcoreError) and not _has_users_frame(error):
-        return "".join(tracebacks.format_exception_only(error))  # what could not be stored, say: its sentence is all
+        return excerpt(
+            "".join(tracebacks.format_exception_only(error))
+        )  # what could not be stored, say: its sentence is all
     return users_text(error)
 
 
