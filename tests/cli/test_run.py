@@ -83,6 +83,27 @@ def test_an_error_of_megabytes_is_shown_with_its_beginning_and_its_end(command, 
         assert len(line) < 66_000
 
 
+def test_a_worker_that_has_printed_and_died_is_told_in_one_line_here_and_later(command, write):
+    write(
+        "crash.py",
+        """
+        import os
+        from dpcore import task
+
+        @task
+        def crash() -> int:
+            print("at row 7", flush=True)
+            os._exit(5)
+        """,
+    )
+    sentence = "WorkerLostError: the worker process of task 'crash' exited with code 5"
+    assert sentence in map(str.strip, command("run", "crash.py", code=1).stdout.splitlines())
+    shown = [line.strip() for line in command("runs", "show", "latest").stdout.splitlines()]
+    assert sentence in shown
+    assert "at row 7" in shown
+    assert "the last that it printed" not in "".join(shown)
+
+
 def test_text_that_is_given_in_the_place_of_a_task_is_converted_or_refused(command, write):
     write("days.py", "from dpcore import task\n\n@task\ndef day() -> int:\n    return 1\n\n" + DOUBLED)
     command("run", "days.py", "doubled", "--param", "day=21")
