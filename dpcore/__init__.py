@@ -19,6 +19,7 @@ below it:
 ``records``           what is written down of a run; what others take of it
 ``resuming``          what is left of a run that was broken off
 ``journal``           what a run has come to, on its way into the run store
+``outbox``            what one job publishes while it runs, in order
 ``posts``, ``talks``  what a running job says and is told: here, and in the worker
 ``timers``            what is to be called later
 ``ports``             what an adapter implements

@@ -41,6 +41,7 @@ from dpcore.functions import script_being_loaded
 from dpcore.groups import Overflow, Start
 from dpcore.jobs import Items, Ref, check_id
 from dpcore.live import run_of
+from dpcore.outbox import Publish
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
@@ -53,7 +54,7 @@ from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, rea
 from dpcore.records import carried, check_there, earlier, record_of
 from dpcore.results import Result
 from dpcore.resuming import Rest, rest
-from dpcore.runner import Publish, Runner
+from dpcore.runner import Runner
 from dpcore.runs import Keep, Run
 from dpcore.slots import Slots
 from dpcore.tasks import Registry

@@ -436,7 +436,7 @@ class TaskTimeoutError(DpcoreError, TimeoutError):
 
 
 class WorkerLostError(DpcoreError, RuntimeError):
-    """The process that ran a task has died; *said* is the end of what it had printed."""
+    """The process that ran a task has died; *said* is the end of what it had printed, which stands on lines of its own."""
 
     def __init__(self, task: str, how: str, said: str = "", for_memory: bool = False) -> None:
         super().__init__(task, how, said, for_memory)
@@ -444,7 +444,7 @@ class WorkerLostError(DpcoreError, RuntimeError):
 
     def __str__(self) -> str:
         why = " because the machine or its cgroup was out of memory" if self.for_memory else ""
-        last = f"; the last that it printed:\n{self.said.rstrip()}" if self.said.strip() else ""
+        last = f"\nthe last that it printed:\n{self.said.rstrip()}" if self.said.strip() else ""
         return f"the worker process of task {self.task!r} {self.how}{why}{last}"
 
 

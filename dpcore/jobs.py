@@ -19,6 +19,7 @@ import msgspec
 
 from dpcore.errors import InvalidIdError, TaskError
 from dpcore.functions import Function, qualified
+from dpcore.words import LONGEST_TEXT, excerpt
 
 __all__ = (
     "Enough",
@@ -37,6 +38,7 @@ __all__ = (
     "There",
     "check_id",
     "described",
+    "message",
     "writable",
 )
 
@@ -286,7 +288,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     *result* is where the value lives (a :class:`Ref`, or the :class:`Items` of a
     stream), *duration* is in seconds.  *error* is what the body raised: the
     original where it pickles, otherwise a :class:`~dpcore.errors.TaskError`; its
-    *traceback* is a text.  *still_running* says that the code could not be stopped.
+    *traceback* is a text, with at most 65,536 characters.  *still_running* says that the code could not be stopped.
     *failed_items* are the indexes and errors of the items that a fail-safe mapped
     task left out.  *reason* says why a task was skipped or cancelled.  *events* are what
     the body has published, which is sent when the attempt has succeeded.  *output* is the end of what the job has
@@ -330,7 +332,7 @@ def _packed(error: BaseException, text: str) -> _Packed:
     except Exception:  # noqa: BLE001  (whatever an exception's own pickling raises)
         pickled = None
     bases = tuple(qualified(kind) for kind in type(error).__mro__[:-1])
-    return (pickled, qualified(type(error)), _shown(error), text, bases)
+    return (pickled, qualified(type(error)), message(error), text, bases)
 
 
 def _unpacked(packed: _Packed, task: str) -> BaseException:
@@ -354,9 +356,14 @@ def _outcome(fields: dict[str, Any], error: _Packed | None, failed: tuple[tuple[
     )
 
 
-def _shown(error: BaseException) -> str:
+def message(error: BaseException, most: int = LONGEST_TEXT) -> str:
+    """Return what *error* says, so that it can be stored and shown: at most so many characters, also if it cannot say it.
+
+    >>> message(ValueError("no")), len(message(ValueError("no" * 5_000_000))) <= 65_536
+    ('no', True)
+    """
     try:
-        return writable(str(error))
+        return excerpt(writable(str(error)), most)
     except Exception:  # noqa: BLE001  (a broken __str__ must not hide that the task failed)
         return f"<{type(error).__name__} whose __str__ fails>"
 
@@ -370,14 +377,14 @@ def writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def described(error: BaseException) -> str:
-    """Say what was raised in one line that can be stored, also if the exception itself cannot say it.
+def described(error: BaseException, most: int = LONGEST_TEXT) -> str:
+    """Say what was raised as a text that can be stored, also if the exception itself cannot say it: :func:`message`.
 
     >>> described(ValueError("no"))
     'ValueError: no'
     """
-    return f"{type(error).__name__}: {_shown(error)}"
+    return f"{type(error).__name__}: {message(error, most)}"
 
 
 def _text(error: BaseException) -> str:
-    return "".join(tracebacks.format_exception(error))
+    return excerpt("".join(tracebacks.format_exception(error)))

@@ -9,6 +9,7 @@ from dpcore.jobs import Ref, State, described, writable
 from dpcore.ports import RunStore
 from dpcore.ports.runstore import Lease, RunRecord, TaskChange
 from dpcore.runs import Change
+from dpcore.words import excerpt
 
 __all__ = ("Journal",)
 
@@ -79,7 +80,7 @@ def _entry(change: Change, at: float) -> TaskChange:
         entry.count, entry.attempts, entry.missing = result.count, result.attempts, sorted(result.missing)
         entry.result = str(result.attempt)
     if state is not State.SUCCEEDED:
-        entry.reason, entry.traceback = writable(outcome.reason), writable(outcome.traceback)
+        entry.reason, entry.traceback = writable(outcome.reason), excerpt(writable(outcome.traceback))
         if outcome.error is not None:
             entry.error = described(outcome.error)
     return entry

@@ -393,7 +393,7 @@ class LiveRun(Run):
             if len(made):
                 self.freed.append(made)
         if mapped.stopped is None:
-            self._items_left -= max(0, mapped.left - 1)
+            self._count_items(self._rank[name], -max(0, mapped.left - 1))
             for key in [key for key in self._retrying if key[0] == name]:
                 waiting = self._retrying.pop(key)
                 change = Change(name, waiting.index, waiting.attempt - 1, State.RETRYING, State.CANCELLED, None)

@@ -23,6 +23,7 @@ from anyio.lowlevel import EventLoopToken
 from dpcore.jobs import Enough, Items, Message
 from dpcore.live import LiveRun
 from dpcore.runs import Start
+from dpcore.words import LONGEST_TEXT, printed
 
 __all__ = ("Post", "Posts")
 
@@ -91,8 +92,8 @@ class Posts:
     def tell(self) -> None:
         """Tell jobs what the run says to them, and the log what it foresees."""
         for name, outcome in self._run.failing:
-            words = "task %r of run %s has failed, which counts when what it reads has ended: %r"
-            _log.warning(words, name, self._run.run_id, outcome.error)
+            words = "task %r of run %s has failed, which counts when what it reads has ended: %s"
+            _log.warning(words, name, self._run.run_id, printed(outcome.error, LONGEST_TEXT))
         self._run.failing.clear()
         says, self._run.says = self._run.says, []
         for start, message in says:

@@ -26,7 +26,7 @@ from dpcore.jobs import Items, Outcome, Ref, State, described
 from dpcore.ports import Broker, Delivery, Subscription
 from dpcore.ports.runstore import RunHistory
 from dpcore.runs import Run
-from dpcore.words import counted, cut, printed
+from dpcore.words import counted, printed
 
 __all__ = (
     "REQUESTS",
@@ -47,7 +47,7 @@ _log = logging.getLogger("dpcore.reactions")
 
 _TOO_SLOW = "the broker took too long, and was not told of"
 _LONGEST_NAME = 60  # of a reaction, as a part of a group's name
-_MOST_SAID = 10_000  # characters of an error in an event; its outcome has all of it
+_MOST_SAID = 10_000  # characters of an error in an event
 _MOST_UNTOLD = 10_000  # changes of a run that wait for a slow broker
 
 Params = Mapping[str, Any] | Callable[[Event], Mapping[str, Any]]
@@ -226,7 +226,7 @@ def _finished(run: Run) -> RunFinished:
             if outcome.state is State.SUCCEEDED and (where := _where(outcome.result)) is not None
         },
         errors={
-            name: cut(described(outcome.error), _MOST_SAID)
+            name: described(outcome.error, _MOST_SAID)
             for name, outcome in outcomes.items()
             if outcome.error is not None
         },
@@ -243,7 +243,7 @@ def _changed(run: Run, task: str, attempt: int, state: State, outcome: Outcome |
     )
     if outcome is not None:
         told.result, told.duration = _where(outcome.result), outcome.duration
-        told.error = cut(described(outcome.error), _MOST_SAID) if outcome.error is not None else outcome.reason
+        told.error = described(outcome.error, _MOST_SAID) if outcome.error is not None else outcome.reason
     return told
 
 

@@ -7,10 +7,11 @@ from typing import Any, Self, cast
 
 from dpcore.errors import NoValueError, RunCancelledError, RunFailedError, TaskError, TaskNotFoundError
 from dpcore.functions import qualified
-from dpcore.jobs import Outcome, Ref, State, described
+from dpcore.jobs import Outcome, Ref, State, described, message
 from dpcore.plans import Plan
 from dpcore.ports import IOManager
 from dpcore.runs import Run
+from dpcore.words import LONGEST_TEXT, printed
 
 __all__ = ("Result",)
 
@@ -45,7 +46,7 @@ class Result(Mapping[str, Any]):
         if name in self._gone:
             raise NoValueError(name, "it was freed after its last reader, because keep='leaves'")
         if outcome.state is not State.SUCCEEDED or outcome.result is None:
-            why = f"{outcome.error!r}" if outcome.error is not None else outcome.reason
+            why = printed(outcome.error, LONGEST_TEXT) if outcome.error is not None else outcome.reason
             raise NoValueError(name, f"it {outcome.state.replace('_', ' ')}{': ' if why else ''}{why}")
         if isinstance(outcome.result, Ref):
             return self._io.load(outcome.result)
@@ -96,7 +97,7 @@ class Result(Mapping[str, Any]):
         except Exception:  # noqa: BLE001  (an exception that lets nothing be set on it, such as a frozen dataclass)
             error = TaskError(name, qualified(type(error)), described(error)).with_traceback(error.__traceback__)
         if not isinstance(error, Exception):  # a group of exceptions holds no SystemExit
-            error = TaskError(name, qualified(type(error)), str(error)).with_traceback(error.__traceback__)
+            error = TaskError(name, qualified(type(error)), message(error)).with_traceback(error.__traceback__)
         return error
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +29,7 @@ from dpcore.events import Event
 from dpcore.jobs import Items, Job, Message, Outcome, Reading, Ref, State
 from dpcore.journal import Journal
 from dpcore.live import LiveRun
+from dpcore.outbox import Outbox, Publish
 from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import Lease, RunRecord
 from dpcore.posts import Post, Posts
@@ -36,12 +37,11 @@ from dpcore.runs import Change, Run, Start
 from dpcore.slots import Slots
 from dpcore.timers import Timers
 
-__all__ = ("Publish", "Runner")
+__all__ = ("Runner",)
 
 _log = logging.getLogger("dpcore.runner")
 
 Observers = Sequence[Callable[..., None]]
-Publish = Callable[[Sequence[Event]], Coroutine[Any, Any, None]]
 
 _UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
 _TURNS = 4  # of the event loop, in which an outcome that is there already comes home
@@ -351,18 +351,20 @@ class Runner:
             return msgspec.structs.replace(outcome, state=State.CANCELLED, events=())
         return msgspec.structs.replace(outcome, events=())
 
-    def publish_now(self, event: Event) -> None:
-        """Publish *event*; in a thread wait for it, on the event loop see to it that it is done before the run ends."""
-        if threading.get_ident() != self._thread:
-            from_thread.run(self._publish, (event,), token=self._token)
-        elif self._group is not None:
-            self._group.start_soon(self._publish_soon, event)
+    def publish_now(self, line: _Line, event: Event) -> None:
+        """Publish *event* after what the job of *line* has published before.
 
-    async def _publish_soon(self, event: Event) -> None:
-        try:
-            await self._publish((event,))
-        except Exception:  # noqa: BLE001  (whatever a broker raises: the task has gone on)
-            _log.exception("what a task of run %s wanted to publish on %r was not", self.run.run_id, event.topic)
+        In a thread wait for it, on the event loop see to it that it is done before the run ends.
+        """
+        if threading.get_ident() != self._thread:
+            if line.outbox is None:
+                from_thread.run(self._publish, (event,), token=self._token)
+            else:
+                from_thread.run(line.outbox.publish, event, token=self._token)
+        elif self._group is not None:
+            if line.outbox is None:
+                line.outbox = Outbox(self._publish, self.run.run_id)
+            line.outbox.put(event, self._group)
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""
@@ -586,7 +588,7 @@ class Runner:
 class _Line:
     """The runner's side of one running job."""
 
-    __slots__ = ("began", "given", "job", "output", "post", "runner", "scope", "timed_out")
+    __slots__ = ("began", "given", "job", "outbox", "output", "post", "runner", "scope", "timed_out")
 
     def __init__(self, runner: Runner, job: Job, scope: anyio.CancelScope) -> None:
         self.runner: Runner | None = runner
@@ -597,6 +599,7 @@ class _Line:
         self.timed_out = False
         self.output = ""  # of a job that was stopped
         self.post: Post | None = None  # of a job that talks while it runs
+        self.outbox: Outbox | None = None  # of one that has published something on the event loop while it runs
 
     @property
     def over(self) -> bool:
@@ -627,7 +630,7 @@ class _Line:
         runner = self.runner
         if runner is None:
             raise RuntimeError(f"the job was given up, so nothing was published on {event.topic!r}")
-        runner.publish_now(event)
+        runner.publish_now(self, event)
 
     def send(self, message: Message) -> None:
         if self.post is not None:

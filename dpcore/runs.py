@@ -96,8 +96,10 @@ class Run:
         "_holds",
         "_inflight",
         "_items",
+        "_items_aside",
         "_items_left",
         "_left",
+        "_limited",
         "_limits",
         "_mapped",
         "_names",
@@ -168,9 +170,14 @@ class Run:
         self._ready: list[_Entry] = []
         self._held: list[_Entry] = []
         self._limits = limits
-        self._aside: dict[tuple[str, ...], list[_Entry]] = {}  # by the tags that have a limit
+        self._limited: dict[int, tuple[str, ...]] = {}  # by rank, of the tasks that have some: their tags with a limit
+        if limits is not None:
+            every = enumerate(limits.of(tasks[name].tags) for name in self._names)
+            self._limited = {rank: tags for rank, tags in every if tags}
+        self._aside: dict[tuple[str, ...], list[_Entry]] = {}  # what is ready of these, by their tags
         self._holds: dict[Start, tuple[str, ...]] = {}
         self._items_left = 0  # items of mapped tasks that are ready, beyond one each
+        self._items_aside: dict[tuple[str, ...], int] = {}  # the same of those with a limit, by their tags
         self._inflight = 0
         self._left = len(plan)  # tasks that have not ended
         self._cancelled = False
@@ -215,7 +222,7 @@ class Run:
 
     def take(self) -> Start | None:
         """Return the next attempt to start, as if it were started; None if nothing can be started now."""
-        if self._limits is not None:
+        if self._limits is not None and self._limited:
             return self._take_limited(self._limits)
         while self._ready:
             start = self._taken(heappop(self._ready))
@@ -235,20 +242,17 @@ class Run:
         return start
 
     def _take_limited(self, limits: Limits) -> Start | None:
-        """Take what is next of what may run beside all else that does; what may not is put aside by its tags."""
+        """Take what is next of what may run beside all else that does."""
         while True:
             heaps = [self._ready, *(aside for tags, aside in self._aside.items() if limits.free(tags))]
             heaps = [heap for heap in heaps if heap]
             if not heaps:
                 return None
             entry = heappop(min(heaps, key=lambda heap: heap[0]))
-            tags = limits.of(self.plan.tasks[self._names[entry[0]]].tags)
-            if tags and not limits.free(tags):
-                heappush(self._aside.setdefault(tags, []), entry)
-                continue
             start = self._taken(entry)
             if start is not None:
-                if tags:
+                tags = self._limited.get(entry[0])
+                if tags is not None:
                     limits.take(tags)
                     self._holds[start] = tags
                 return start
@@ -265,11 +269,12 @@ class Run:
 
     @property
     def available(self) -> int:
-        """How many attempts could be taken now; at most, where limits may forbid some."""
-        if self._aside and self._limits is not None:
-            aside = sum(min(len(heap), self._limits.free(tags)) for tags, heap in self._aside.items())
-            return len(self._ready) + self._items_left + aside
-        return len(self._ready) + self._items_left
+        """How many attempts could be taken now; at most, where a task has several limits."""
+        count = len(self._ready) + self._items_left
+        if self._limits is not None:
+            for tags, aside in self._aside.items():
+                count += min(len(aside) + self._items_aside.get(tags, 0), self._limits.free(tags))
+        return count
 
     def release(self) -> None:
         """Let :meth:`take` give what the outcomes recorded so far made ready.
@@ -279,13 +284,13 @@ class Run:
         """
         if self._held:
             for entry in self._held:
-                heappush(self._ready, entry)
+                self._queue(entry)
             self._held.clear()
 
     def requeue(self, start: Start) -> None:
         """Make an attempt ready whose delay is over; nothing happens if it was cancelled meanwhile."""
         if self._retrying.get((start.task, start.index)) == start:
-            heappush(self._ready, (self._rank[start.task], start.attempt, start.index))
+            self._queue((self._rank[start.task], start.attempt, start.index))
 
     def job(self, start: Start) -> Job:
         """Return all that a worker needs for this attempt."""
@@ -411,11 +416,25 @@ class Run:
 
     def _queue_items(self, name: str, mapped: Mapped, count: int) -> None:
         """Make *count* further items ready; only the first of all has an entry of its own."""
-        self._items_left += count
+        rank = self._rank[name]
+        self._count_items(rank, count)
         if not mapped.queued:
             mapped.queued = True
-            self._items_left -= 1
-            self._held.append((self._rank[name], 1, _ITEMS))
+            self._count_items(rank, -1)
+            self._held.append((rank, 1, _ITEMS))
+
+    def _queue(self, entry: _Entry) -> None:
+        """Put what is ready where :meth:`take` looks for it."""
+        tags = self._limited.get(entry[0])
+        heappush(self._ready if tags is None else self._aside.setdefault(tags, []), entry)
+
+    def _count_items(self, rank: int, count: int) -> None:
+        """Count *count* items more as ready beyond the first; less, where it is negative."""
+        tags = self._limited.get(rank)
+        if tags is None:
+            self._items_left += count
+        else:
+            self._items_aside[tags] = self._items_aside.get(tags, 0) + count
 
     def _next_item(self, name: str, rank: int) -> Start | None:
         mapped = self._mapped[name]
@@ -426,9 +445,9 @@ class Run:
         mapped.next += 1
         mapped.inflight += 1
         if mapped.left:
-            self._items_left -= 1
             mapped.queued = True
-            heappush(self._ready, (rank, 1, _ITEMS))
+            self._count_items(rank, -1)
+            self._queue((rank, 1, _ITEMS))
         return Start(name, self._begun.get((name, index), mapped.first - 1) + 1, index)
 
     def _stream_of(self, task: Task) -> Items | None:
@@ -499,7 +518,7 @@ class Run:
         """Start no further items: one has failed for good, or the run is stopping."""
         mapped = self._mapped[name]
         mapped.stopped = outcome
-        self._items_left -= max(0, mapped.left - 1)
+        self._count_items(self._rank[name], -max(0, mapped.left - 1))
         for key in [key for key in self._retrying if key[0] == name]:
             waiting = self._retrying.pop(key)
             mapped.inflight -= 1

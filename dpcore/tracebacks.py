@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from dpcore.errors import DpcoreError
+from dpcore.words import excerpt
 
 __all__ = ("cut", "users_text")
 
@@ -33,9 +34,12 @@ def cut(error: BaseException) -> None:
 
 
 def users_text(error: BaseException) -> str:
-    """Format *error* and what caused it with the frames of the user's code only; one without any is its last line."""
+    """Format *error* and what caused it with the frames of the user's code only; one without any is its last line.
+
+    Of what is very long, beginning and end are kept (:func:`~dpcore.words.excerpt`).
+    """
     try:
-        return _users_text(error)
+        return excerpt(_users_text(error))
     except Exception:  # noqa: BLE001  (an exception that cannot be printed still has frames)
         return "".join(tracebacks.format_tb(error.__traceback__)) + type(error).__name__
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ("Shown", "counted", "cut", "listed", "nearest", "printable", "printed")
+__all__ = ("LONGEST_TEXT", "Shown", "counted", "cut", "excerpt", "listed", "nearest", "printable", "printed")
+
+LONGEST_TEXT = 64 * 1024  # characters of what an error says, or of its traceback, that are kept
 
 _MOST_NAMES = 500  # that are compared letter by letter, at 20 us each
 _LONGEST_NAME = 200
+_NOTICE = 64  # characters, in which it fits how many others are left out
 _SPACES = "\u00a0\u2007\u202f\u3000"  # they are shown as such, though Python calls them not printable
 
 
@@ -62,6 +65,19 @@ def cut(text: str, most: int) -> str:
     ('abc', 'abc... (4 characters)')
     """
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def excerpt(text: str, most: int = LONGEST_TEXT) -> str:
+    """Return *text*; of one with more than *most* characters its beginning and its end, and how many are left out.
+
+    >>> excerpt("abc"), excerpt("a" * 500 + "z" * 500, most=70)
+    ('abc', 'aaa [... 994 characters are left out ...] zzz')
+    """
+    if len(text) <= most:
+        return text
+    left_out = len(text) - max(most - _NOTICE, 0)
+    head = (len(text) - left_out) // 2
+    return f"{text[:head]} [... {left_out:,} characters are left out ...] {text[head + left_out :]}"
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:

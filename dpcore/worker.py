@@ -30,6 +30,7 @@ from dpcore.ports import Line
 from dpcore.talks import Talk, opened
 from dpcore.topics import check_topic
 from dpcore.tracebacks import cut, users_text
+from dpcore.words import excerpt
 
 __all__ = ("CurrentJob", "current_job", "perform", "perform_async")
 
@@ -113,7 +114,8 @@ class CurrentJob:
         started by an event passes its correlation id on.
 
         With *now*, a plain function waits until the broker has the event, and gets what
-        it raises; in a coroutine function, which must not wait here, it is published soon.
+        it raises; in a coroutine function, which must not wait here, it is published soon, and
+        before the run ends.  One job's are published in the order of these calls.
         """
         event = Event(check_topic(topic), data, key=key, headers=self._headers(headers), type=type)
         check_event(event)
@@ -414,7 +416,9 @@ def _failed(job: Job, error: BaseException, began: float, stored: Items | None) 
 
 def _users_traceback(error: BaseException) -> str:
     if isinstance(error, DpcoreError) and not _has_users_frame(error):
-        return "".join(tracebacks.format_exception_only(error))  # what could not be stored, say: its sentence is all
+        return excerpt(
+            "".join(tracebacks.format_exception_only(error))
+        )  # what could not be stored, say: its sentence is all
     return users_text(error)
 
 

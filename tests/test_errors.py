@@ -211,7 +211,7 @@ EXAMPLES = [
         errors.WorkerLostError("t", "was killed by SIGKILL", "at row 7\n", for_memory=True),
         RuntimeError,
         (
-            "the worker process of task 't' was killed by SIGKILL because the machine or its cgroup was out of memory; "
+            "the worker process of task 't' was killed by SIGKILL because the machine or its cgroup was out of memory\n"
             "the last that it printed:\nat row 7"
         ),
     ),

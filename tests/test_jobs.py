@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dpcore import Items, Job, Outcome, Ref, State
 from dpcore.errors import DpcoreError, InvalidIdError, TaskError
 from dpcore.functions import Function
-from dpcore.jobs import check_id
+from dpcore.jobs import check_id, described, message
+from dpcore.words import LONGEST_TEXT, excerpt
 
 BAD_IDS = [
     "",
@@ -120,3 +121,39 @@ def test_a_job_travels_whole_and_says_what_it_is():
     assert travelled.ref == Ref("r", "t", "2-00000003")
     assert travelled.function.call is len
     assert str(job) == "t[3], attempt 2 of run r"
+
+
+# ---------------------------------------------------------------- errors of any size
+
+
+@given(st.text(), st.integers(64, 200))
+def test_of_a_long_text_beginning_and_end_are_kept_and_the_rest_is_counted(text, most):
+    text *= 20
+    kept = excerpt(text, most)
+    assert len(kept) <= most
+    if kept != text:
+        head, _, rest = kept.partition(" [... ")
+        count, _, tail = rest.partition(" characters are left out ...] ")
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert len(head) + int(count.replace(",", "")) + len(tail) == len(text)
+
+
+class LocalError(Exception):
+    def __reduce__(self):
+        raise TypeError("it does not travel")
+
+
+@pytest.mark.parametrize("letter", ["x", "\udce9"])
+def test_what_an_error_says_is_bounded_beside_it_and_not_in_it(letter):
+    """Also where each letter is written as several."""
+    error = ValueError(letter * 1_000_000)
+    assert len(message(error)) <= LONGEST_TEXT
+    assert len(described(error)) <= LONGEST_TEXT + len("ValueError: ")
+    failed = Outcome(state=State.FAILED, error=error, failed_items=((0, LocalError(letter * 1_000_000)),), task="t")
+    there = pickle.loads(pickle.dumps(failed))
+    assert str(there.error) == str(error)
+    stands_for = there.failed_items[0][1]
+    assert isinstance(stands_for, TaskError)
+    assert len(stands_for.text) <= LONGEST_TEXT
+    assert all(len(note) <= LONGEST_TEXT + 100 for note in stands_for.__notes__)

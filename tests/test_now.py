@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dpcore import App, current_job
 from dpcore.errors import TopicCompletedError
-from dpcore_plugins import MultiprocessExecutor, ThreadsExecutor
+from dpcore_plugins import InlineExecutor, MultiprocessExecutor, ThreadsExecutor
 from tests.flags import Flag
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
@@ -106,3 +107,77 @@ async def test_a_worker_that_waits_for_room_for_an_event_can_be_stopped(tasks, p
             group.start_soon(cancel)
             result = await app.run(run_id="r1", check=False)
     assert result.state == "cancelled"
+
+
+# ---------------------------------------------------------------- in the order of the calls
+
+
+@pytest.fixture(params=["inline", "threads", "multiprocess"])
+def any_executor(request):
+    kinds = {
+        "inline": InlineExecutor,
+        "threads": ThreadsExecutor,
+        "multiprocess": lambda: MultiprocessExecutor(workers=2),
+    }
+    return kinds[request.param]()
+
+
+async def published_by(app: App, *topics: str) -> list[tuple[str, int]]:
+    """What a run of all tasks has published on *topics* by the time it has ended."""
+    async with app.subscribe(*topics) as events:
+        await app.run()
+        for topic in topics:
+            await app.complete(topic)
+        return [(event.topic, event.data) async for event in events]
+
+
+async def test_a_coroutines_events_are_published_in_the_order_of_its_calls(tasks, plugins, any_executor):
+    """For each of several at once: twenty in a row, and some more each time that it goes on."""
+
+    def talker(topic: str):
+        async def talk() -> None:
+            for number in range(40):
+                current_job().publish(topic, number, now=True)
+                if number >= 20 and number % 3 == 0:
+                    await anyio.lowlevel.checkpoint()
+
+        return talk
+
+    topics = ("one", "two", "three")
+    for topic in topics:
+        tasks.task(name=topic)(talker(topic))
+    with anyio.fail_after(30):
+        async with App(tasks, executor=any_executor, plugins=plugins) as app:
+            found = await published_by(app, *topics)
+    for topic in topics:
+        assert [data for where, data in found if where == topic] == [*range(40)]
+
+
+async def test_what_a_thread_of_a_coroutine_publishes_comes_after_what_that_has_published(tasks, plugins, any_executor):
+    @tasks.task
+    async def talk() -> None:
+        for number in range(0, 30, 3):
+            current_job().publish("hello", number, now=True)
+            current_job().publish("hello", number + 1, now=True)
+            await anyio.to_thread.run_sync(lambda number=number: current_job().publish("hello", number + 2, now=True))
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=any_executor, plugins=plugins) as app:
+            found = await published_by(app, "hello")
+    assert [data for _, data in found] == [*range(30)]
+
+
+async def test_an_event_that_cannot_be_published_is_logged_and_those_after_it_are(tasks, plugins, any_executor, caplog):
+    @tasks.task
+    async def talk() -> None:
+        for number in range(3):
+            current_job().publish("hello", number, now=True)
+            current_job().publish("closed", number, now=True)
+
+    with anyio.fail_after(30):
+        async with App(tasks, executor=any_executor, plugins=plugins) as app:
+            await app.publish("closed")
+            await app.complete("closed")
+            found = await published_by(app, "hello")
+    assert [data for _, data in found] == [0, 1, 2]
+    assert [one.exc_info[0] for one in caplog.records if "'closed'" in one.getMessage()] == [TopicCompletedError] * 3

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from dpcore import App, Registry, State, current_job, hookimpl, plan
 from dpcore.config import Config
 from dpcore.errors import ArgumentError, TaskDefinitionError
+from dpcore.jobs import Items
 from dpcore.runs import Run, Start
 from dpcore.slots import Limits, shares
 from dpcore_plugins import ThreadsExecutor
@@ -85,6 +87,53 @@ def test_a_limit_is_never_passed_over_all_runs_and_nothing_waits_that_may_run(pr
         run.release()
     assert all(limits.used(tag) == 0 for tag in most)
     assert all(run.state is State.SUCCEEDED and run.available == 0 for run in runs)
+
+
+def days(count: int):
+    def days() -> Iterator[int]:
+        yield from range(count)
+
+    return days
+
+
+def load(day: int) -> None:
+    pass
+
+
+@given(
+    st.dictionaries(st.sampled_from("ab"), st.integers(1, 3)),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)
+@settings(deadline=None)
+def test_so_many_attempts_are_available_as_can_be_taken(most, sizes, rng):
+    """Of tasks with one tag each, every other one mapped."""
+    registry = Registry()
+    for number, (tag, count) in enumerate(sizes):
+        if number % 2:
+            registry.task(name=f"days{number}")(days(count))
+            registry.task(name=f"m{number}", each=f"days{number}", inputs={"day": f"days{number}"}, tags=[tag])(load)
+        else:
+            registry.task(name=f"t{number}", tags=[tag])(lambda: None)
+    limits = Limits(most)
+    run = Run(plan(registry=registry), "r1", io=NoIO(), limits=limits)
+    running: list[Start] = []
+    while not run.ended:
+        for left in range(run.available, 0, -1):
+            assert run.available == left
+            running.append(run.take())
+            if rng.random() < 0.3:
+                break
+        else:
+            assert run.take() is None
+        start = running.pop(rng.randrange(len(running)))
+        outcome = succeeded(run, start)
+        if start.task.startswith("days"):
+            items = Items("r1", start.task, sizes[int(start.task.removeprefix("days"))][1])
+            outcome = msgspec.structs.replace(outcome, result=items)
+        run.record(start, outcome)
+        run.release()
+    assert run.available == 0
 
 
 def test_a_run_that_is_left_gives_back_what_its_jobs_had(tasks):
@@ -227,6 +276,44 @@ async def test_a_large_run_does_not_keep_a_small_one_waiting(tasks, plugins):
             group.start_soon(few, app)
             result = await app.run(tags=["many"])
     assert result.state is State.SUCCEEDED
+
+
+@in_app
+@pytest.mark.parametrize("is_mapped", [True, False])
+async def test_what_waits_for_a_limit_leaves_the_places_to_other_runs(tasks, plugins, is_mapped):
+    """The seven tasks of the small run wait for each other, and all that the large one has but one waits for a limit."""
+    begun, small_has_ended, together = threading.Event(), threading.Event(), threading.Barrier(7, timeout=10)
+
+    def one(**given: int) -> None:
+        begun.set()
+        assert small_has_ended.wait(30)
+
+    if is_mapped:
+        tasks.task(name="days", lead=400, tags=["large"])(days(400))
+
+        @tasks.task(each="days", tags=["large", "db"])
+        def load(days: int) -> None:
+            one()
+
+    else:
+        for number in range(400):
+            tasks.task(name=f"load{number}", tags=["large", "db"])(lambda: one())
+    for number in range(7):
+        tasks.task(name=f"small{number}", tags=["small"])(lambda: together.wait() and None)
+
+    async def small(app: App) -> None:
+        await anyio.to_thread.run_sync(begun.wait)
+        result = await app.run(tags=["small"], check=False)
+        small_has_ended.set()
+        result.raise_for_failure()
+
+    with anyio.fail_after(60):
+        async with (
+            App(tasks, executor=ThreadsExecutor(slots=8), limits={"db": 1}, plugins=plugins) as app,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(small, app)
+            assert (await app.run(tags=["large"])).state is State.SUCCEEDED
 
 
 @in_app

@@ -12,7 +12,7 @@ from typing import Any, Self, TextIO
 
 from dpcore.cli.output import CLOSED, lose
 from dpcore.cli.refusal import complain
-from dpcore.jobs import Outcome, State
+from dpcore.jobs import Outcome, State, described, message
 from dpcore.plans import Plan
 from dpcore.results import Result
 from dpcore.runs import Run
@@ -106,7 +106,7 @@ class Report:
                 self.say(_indented(outcome.traceback.rstrip() or error_of(outcome) or outcome.reason))
             for index, error in outcome.failed_items:
                 self.say(f"\n{name}, item {index} failed and was left out:")
-                self.say(_indented(f"{type(error).__name__}: {error}"))
+                self.say(_indented(described(error)))
         if len(failed) > _MOST:
             self.say(f"\nand {counted(len(failed) - _MOST, 'more task')} failed")
         skipped = [(name, one.reason) for name, one in result.outcomes.items() if one.state is State.SKIPPED]
@@ -146,11 +146,7 @@ def error_of(outcome: Outcome) -> str:
     """Say in one line what a task raised; empty if it raised nothing."""
     if outcome.error is None:
         return ""
-    try:
-        text = str(outcome.error)
-    except Exception:  # noqa: BLE001  (an exception whose __str__ fails has failed all the same)
-        text = "its __str__ fails"
-    first = (text.strip().splitlines() or [""])[0]
+    first = (message(outcome.error).strip().splitlines() or [""])[0]
     return f"{type(outcome.error).__name__}: {first}" if first else type(outcome.error).__name__
 
 

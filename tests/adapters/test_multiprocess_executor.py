@@ -103,7 +103,7 @@ async def test_a_death_in_any_way_is_one_failed_attempt_with_its_cause(bench, ho
     lost = await bench.outcome(dying.end, how=how)
     assert lost.state is State.FAILED
     assert isinstance(lost.error, WorkerLostError)
-    said = str(lost.error).removesuffix(f"; the last that it printed:\n{lost.output.rstrip()}")
+    said = str(lost.error).removesuffix(f"\nthe last that it printed:\n{lost.output.rstrip()}")
     assert said == f"the worker process of task 't1' {DEATHS[how]}"
     assert ("Fatal Python error" in lost.output) is (how in ("segfault", "abort"))
     assert await bench.value(dying.pid) not in (os.getpid(), int(lost.worker.partition("/")[0]))
@@ -903,7 +903,7 @@ async def test_of_much_the_end_is_kept(bench):
 @BOTH
 async def test_the_last_words_of_a_worker_are_in_its_error(bench):
     lost = await bench.outcome(dying.say_and_die)
-    assert str(lost.error).endswith("exited with code 7; the last that it printed:\nat row 7")
+    assert str(lost.error).endswith("exited with code 7\nthe last that it printed:\nat row 7")
 
 
 @BOTH

@@ -54,6 +54,56 @@ def test_each_task_is_told_as_it_ends_and_then_the_whole(command, orders):
     assert lines[3].split()[-1] == lines[0].split()[1].rstrip(":")
 
 
+def test_an_error_of_megabytes_is_shown_with_its_beginning_and_its_end(command, write):
+    """In the lines of its attempts, at the end, and for each item that was left out."""
+    write(
+        "loud.py",
+        """
+        from collections.abc import Iterator
+        from dpcore import task
+
+        @task(max_retries=1)
+        def loud() -> int:
+            raise ValueError("y" * 3_000_000 + "z")
+
+        @task
+        def days() -> Iterator[int]:
+            yield 1
+
+        @task(each="days", fail_safe=True)
+        def one(days: int) -> int:
+            raise ValueError("y" * 3_000_000 + "z")
+        """,
+    )
+    said = command("run", "loud.py", code=1).stdout
+    long = [line for line in said.splitlines() if len(line) > 1000]
+    assert len(long) == 3
+    for line in long:
+        assert re.search(r"ValueError: y+ \[\.\.\. [\d,]+ characters are left out \.\.\.\] y+z\)?$", line)
+        assert len(line) < 66_000
+
+
+def test_a_worker_that_has_printed_and_died_is_told_in_one_line_here_and_later(command, write):
+    write(
+        "crash.py",
+        """
+        import os
+        from dpcore import task
+
+        @task
+        def crash() -> int:
+            print("at row 7", flush=True)
+            os._exit(5)
+        """,
+    )
+    sentence = "WorkerLostError: the worker process of task 'crash' exited with code 5"
+    assert sentence in map(str.strip, command("run", "crash.py", code=1).stdout.splitlines())
+    shown = [line.strip() for line in command("runs", "show", "latest").stdout.splitlines()]
+    assert sentence in shown
+    assert "at row 7" in shown
+    assert "the last that it printed" not in "".join(shown)
+
+
 def test_text_that_is_given_in_the_place_of_a_task_is_converted_or_refused(command, write):
     write("days.py", "from dpcore import task\n\n@task\ndef day() -> int:\n    return 1\n\n" + DOUBLED)
     command("run", "days.py", "doubled", "--param", "day=21")

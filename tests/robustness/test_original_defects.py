@@ -134,3 +134,21 @@ async def test_x18_an_error_of_megabytes_is_not_copied_whole_into_events(tasks, 
     assert len(str(result.outcomes["loud"].error)) == 5_000_000
     assert "xxxx" in str(event.data)
     assert len(str(event.data)) < 100_000
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads", "multiprocess?workers=1"])
+async def test_x18_an_error_of_megabytes_is_recorded_with_its_beginning_and_its_end(tasks, plugins, executor):
+    tasks.task(loud)
+    async with dpcore.App(tasks, plugins=plugins, executor=executor, store="memory") as app:
+        result = await app.run(check=False)
+        [change] = [one for one in (await app.history(result.run_id)).changes if one.state is dpcore.State.FAILED]
+    assert len(str(result.errors["loud"])) == 5_000_000
+    assert change.error.startswith("ValueError: xxx")
+    assert change.error.endswith("xxx")
+    assert "characters are left out" in change.error
+    assert "in loud" in change.traceback
+    assert change.traceback.rstrip().endswith("xxx")
+    assert max(len(change.error), len(change.traceback), len(result.outcomes["loud"].traceback)) < 66_000
+    with pytest.raises(dpcore.errors.NoValueError) as raised:
+        result["loud"]
+    assert len(str(raised.value)) < 66_000
