@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -44,6 +45,7 @@ _log = logging.getLogger("dpcore.runner")
 Observers = Sequence[Callable[..., None]]
 
 _UNRECORDED = 0.2  # seconds that a "running" may wait for an outcome to be recorded with
+_FAREWELL = 1.0  # seconds in which jobs of a run that was cancelled may still publish something
 _TURNS = 4  # of the event loop, in which an outcome that is there already comes home
 _GREEDY = 0.01  # seconds after which jobs that never wait leave the loop to others
 
@@ -363,8 +365,8 @@ class Runner:
                 from_thread.run(line.outbox.publish, event, token=self._token)
         elif self._group is not None:
             if line.outbox is None:
-                line.outbox = Outbox(self._publish, self.run.run_id)
-            line.outbox.put(event, self._group)
+                line.outbox = Outbox(self._publish, self.run.run_id, self._publishing)
+            line.outbox.put(event, self._group, _FAREWELL if self.run.stopping else inf)
 
     def _given_up(self, job: Job, line: _Line) -> Outcome:
         """Say how a job went that was cancelled from here."""

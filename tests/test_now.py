@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from dpcore import App, current_job
+from dpcore import App, State, current_job
 from dpcore.errors import TopicCompletedError
 from dpcore_plugins import InlineExecutor, MultiprocessExecutor, ThreadsExecutor
 from tests.flags import Flag
@@ -181,3 +182,30 @@ async def test_an_event_that_cannot_be_published_is_logged_and_those_after_it_ar
             found = await published_by(app, "hello")
     assert [data for _, data in found] == [0, 1, 2]
     assert [one.exc_info[0] for one in caplog.records if "'closed'" in one.getMessage()] == [TopicCompletedError] * 3
+
+
+async def test_a_run_that_is_cancelled_waits_for_no_reader_of_what_a_coroutine_publishes(
+    tasks, plugins, any_executor, tmp_path
+):
+    begun = Flag(tmp_path / "begun")
+
+    @tasks.task
+    async def talk() -> None:
+        try:
+            for number in range(5):
+                current_job().publish("hello", number, now=True)
+            begun.set()
+            await anyio.sleep_forever()
+        finally:
+            current_job().publish("hello", 5, now=True)
+
+    async with (
+        App(tasks, executor=any_executor, plugins=plugins) as app,
+        app.subscribe("hello", buffer=1, overflow="block"),
+    ):
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(app.run, run_id="r1", check=False))
+                await begun.up()
+                app.cancel("r1")
+        assert (await app.history("r1")).record.state is State.CANCELLED

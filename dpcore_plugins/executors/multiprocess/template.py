@@ -14,7 +14,6 @@ from contextlib import suppress
 import anyio
 import anyio.to_thread
 
-import dpcore
 from dpcore.errors import WorkersNotStartedError
 from dpcore_plugins.executors.multiprocess.forking import ASK, BURY, DIED, FORK, FORKED, KILLED, STOP, TELL
 from dpcore_plugins.executors.multiprocess.loops import Loop
@@ -180,4 +179,4 @@ class Template:
 def _imported_by_script() -> list[str]:
     """Return what the program's script has imported of dpcore: workers that load it find that loaded already."""
     names = vars(sys.modules["__main__"])
-    return [name for name in dpcore.__all__ if name in names]
+    return [name for name in sys.modules["dpcore"].__all__ if name in names]
