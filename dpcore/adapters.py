@@ -114,6 +114,14 @@ class Adapters:
                 raise making.error
         return cast(Adapter, self.made[kind])
 
+    @property
+    def owns_results(self) -> bool:
+        """Whether what results there are goes with the app: in memory that is its own, or in its private folder."""
+        value = self.choices["io"].value
+        if isinstance(value, str):
+            value = AdapterString.parse(value)
+        return value is None or (isinstance(value, AdapterString) and value.name == "memory")
+
     async def _make(self, kind: str) -> Any:
         choice = self.choices[kind]
         if kind == "io" and choice.value is None:
