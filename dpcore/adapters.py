@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,11 +10,13 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from dpcore.clock import Clock
 from dpcore.config import AdapterString, Config, Value, settings_of
 from dpcore.errors import AppStateError, ArgumentError
+from dpcore.folders import PrivateFolder, sweep
 from dpcore.plugins import Plugins
 from dpcore.ports import Adapter, Broker, Executor, IOManager, RunStore
 
@@ -23,17 +24,6 @@ __all__ = ("Adapters",)
 
 _PORTS: Mapping[str, type[Adapter]] = {"broker": Broker, "io": IOManager, "executor": Executor, "store": RunStore}
 _DEFAULTS = {"broker": "memory", "io": None, "executor": "threads", "store": "memory"}
-
-
-class _Folder:
-    """A private temporary folder that goes when nobody holds this any more."""
-
-    def __init__(self) -> None:
-        import shutil  # noqa: PLC0415  (these two and what they import are needed by executors in other processes only)
-        import tempfile  # noqa: PLC0415
-
-        self.path = Path(tempfile.mkdtemp(prefix="dpcore-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Making:
@@ -114,12 +104,22 @@ class Adapters:
                 raise making.error
         return cast(Adapter, self.made[kind])
 
+    @property
+    def owns_results(self) -> bool:
+        """Whether what results there are goes with the app: in memory that is its own, or in its private folder."""
+        value = self.choices["io"].value
+        if isinstance(value, str):
+            value = AdapterString.parse(value)
+        return value is None or (isinstance(value, AdapterString) and value.name == "memory")
+
     async def _make(self, kind: str) -> Any:
         choice = self.choices[kind]
         if kind == "io" and choice.value is None:
             if (await self.executor()).in_process:
                 return self._plugins.make("io", "memory", self._config)
-            self.folder = folder = _Folder()
+            self.folder = folder = PrivateFolder()
+            if self._group is not None:
+                self._group.start_soon(to_thread.run_sync, sweep)  # beside all else; the app's end waits for it
             return self._plugins.load("io", "filesystem")(path=folder.path)
         return self._plugins.make(kind, choice, self._config)
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from inspect import signature
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -40,6 +41,7 @@ from dpcore.events import Event
 from dpcore.functions import script_being_loaded
 from dpcore.groups import Overflow, Start
 from dpcore.jobs import Items, Ref, check_id
+from dpcore.kept import Kept
 from dpcore.live import run_of
 from dpcore.outbox import Publish
 from dpcore.plans import Plan, Selector
@@ -51,7 +53,7 @@ from dpcore.ports.runstore import Lease, RunHistory, RunRecord
 from dpcore.ports.subscription import Acknowledge
 from dpcore.processes import shown_process
 from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, reaction_name
-from dpcore.records import carried, check_there, earlier, record_of
+from dpcore.records import carried, check_there, earlier, forget, record_of
 from dpcore.results import Result
 from dpcore.resuming import Rest, rest
 from dpcore.runner import Runner
@@ -67,6 +69,7 @@ _log = logging.getLogger("dpcore.app")
 
 _PLANNED = frozenset({"tags", "root_tasks", "include_upstream", "exclude", "from_run", "strict"})
 _LEASED = 30.0  # seconds that a run belongs to who drives it without having said that it still does
+_MOST_FORGOTTEN = 100  # runs that are forgotten at the end of one: what many let go of at once goes bit by bit
 
 
 class App:
@@ -86,6 +89,13 @@ class App:
     *limits* say how many jobs of tasks with a tag run at once, in all runs of this app
     together: with ``{"db": 2}`` two of those tagged ``db``.  A job that was given up, and
     whose code may still run, does not count.  Without them, those of *config* hold.
+
+    Where the store does not last, of the runs that have ended the latest *keep_runs* are
+    kept, all if it is None.  An older one is forgotten when further runs end, as
+    :meth:`forget` does it, but not before nobody has its :class:`Result` any more, and no
+    run takes data from it.  Its results go with it where they are the app's own, in
+    ``memory`` or in the private folder; elsewhere they stay.  A store that lasts
+    keeps every run until it is told to forget it.
     """
 
     def __init__(
@@ -102,12 +112,15 @@ class App:
         source: str = "",
         strict_events: bool = False,
         limits: Mapping[str, int] | None = None,
+        keep_runs: int | None = 100,
     ) -> None:
         check_argument("strict_events", strict_events, bool, "True or False")
         check_argument("registry", registry, Registry | None, "a Registry")
         check_argument("plugins", plugins, Plugins | None, "a Plugins")
         check_argument("config", config, Config | None, "a Config")
         check_argument("clock", clock, Clock | None, "a Clock")
+        if isinstance(keep_runs, bool) or not isinstance(keep_runs, int | None) or (keep_runs or 0) < 0:
+            raise ArgumentError("keep_runs", keep_runs, "a whole number of runs, at least 0, or None to keep all")
         self.registry = default_registry if registry is None else registry
         self.config = config if config is not None else plugins.config if plugins is not None else Config()
         self.plugins = plugins if plugins is not None else Plugins(config=self.config)
@@ -121,6 +134,7 @@ class App:
         """Plans that events on ``$run.request`` may ask for, by name; fill it as you like."""
         self._group: TaskGroup | None = None
         self._runners: dict[str, Runner] = {}
+        self._kept = Kept(keep_runs)
         self._reactions: list[Reaction] = []
         self._broker: Broker | None = None  # once nothing has to be waited for before an event is published
 
@@ -160,6 +174,7 @@ class App:
             with anyio.CancelScope(shield=True):  # what it records needs the store
                 await runner.ended()
         self.plugins.live("dpcore_stopping", self)
+        self._kept.clear()
         self._adapters.close(failed=kind is not None)
         group, self._group = self._group, None
         self._broker = None
@@ -413,6 +428,7 @@ class App:
         plan = self._planned(selection, params or {}, arguments)
         written = plan.order if selection and isinstance(selection[0], Plan) else selection
         executor, io, store = await self._to_run_with()
+        _reading = self._kept.hold(plan.from_run)
         run = run_of(
             plan,
             self._new_run_id() if run_id is None else check_id(run_id, "run id"),
@@ -475,6 +491,7 @@ class App:
         lease = await self._leased(run_id, store)
         try:
             history = await store.get(run_id)  # of which nothing changes any more
+            _reading = self._kept.hold(history.record.selection.get("from_run"))
             run, left, record = await self._remaining(
                 history, self._named(begin), changed, (params, metadata), executor, store, io
             )
@@ -541,6 +558,8 @@ class App:
         """Take the lease of a run that is there."""
         if run_id in self._runners:
             raise RunHeldError(run_id, "this App")
+        if run_id in self._kept.going:
+            raise RunNotFoundError(run_id, str(store))
         lease = await store.lease(f"run/{run_id}", _LEASED)
         if lease is None:
             who, until = await store.holder(f"run/{run_id}") or ("", 0.0)
@@ -586,6 +605,52 @@ class App:
             await runner.flush()
         return await (await self.store()).get(run_id)
 
+    async def forget(self, *run_ids: str) -> int:
+        """Remove what the run store has of some runs, and before that their results; return how many results there were.
+
+        The results are those that this app's I/O manager has.  Of a :class:`Result` that somebody still
+        has, only values that were not loaded are gone.  When this call is cancelled, each run is there
+        as it was, or gone.
+
+        Before anything is removed it raises :class:`~dpcore.errors.RunNotFoundError` if there is no such run, and
+        :class:`~dpcore.errors.RunHeldError` while somebody drives one, or this app another that takes data from it.
+        """
+        for run_id in run_ids:
+            self._check_free(check_id(run_id, "run id"))
+        io, store = await self.io(), await self.store()
+        for run_id in run_ids:
+            await store.get(run_id)
+        return sum([await self._forget(run_id, store, io) for run_id in dict.fromkeys(run_ids)])
+
+    def _check_free(self, run_id: str) -> None:
+        if run_id in self._runners:
+            raise RunHeldError(run_id, "this App")
+        for other, runner in self._runners.items():
+            if runner.run.plan.from_run == run_id:
+                raise RunHeldError(other, f"this App, and takes data from run {run_id!r}")
+
+    async def _forget(self, run_id: str, store: RunStore, io: IOManager | None) -> int:
+        if run_id in self._kept.going:
+            raise RunNotFoundError(run_id, str(store))
+        self._kept.going.add(run_id)
+        try:
+            count = await forget(run_id, store, io)
+            self._kept.discard(run_id)
+            return count
+        finally:
+            self._kept.going.discard(run_id)
+
+    async def _forget_older(self, store: RunStore, io: IOManager) -> None:
+        """Forget the runs that are not to be kept any more; what goes wrong with that is no fault of the run that has ended."""
+        for run_id in list(islice(self._kept.due(), _MOST_FORGOTTEN)):
+            try:
+                with anyio.CancelScope(shield=True):  # of the call whose own run has ended
+                    await self._forget(run_id, store, io if self._adapters.owns_results else None)
+            except Exception as error:  # noqa: BLE001  (whatever a store or an I/O manager raises)
+                if self._group is not None:
+                    _log.warning("run %s could not be forgotten, and is kept for now: %s", run_id, error)
+                    self._kept.add(run_id)
+
     async def _drive(
         self,
         run: Run,
@@ -596,6 +661,7 @@ class App:
         lease: Lease,
     ) -> Result:
         began = self.clock.monotonic()
+        hold = self._kept.hold(run.run_id)
         run_changed = self.plugins.observers("dpcore_run_changed")
         task_changed = self.plugins.observers("dpcore_task_changed")
         publish: Publish = self._publish_of_tasks
@@ -629,7 +695,11 @@ class App:
         finally:
             del self._runners[run.run_id]
             await _released(lease)
-        return Result(run, io, self.clock.monotonic() - began, self._adapters.folder)
+            if "durable" not in store.capabilities:
+                self._kept.add(run.run_id)
+        result = Result(run, io, self.clock.monotonic() - began, folder=self._adapters.folder, hold=hold)
+        await self._forget_older(store, io)
+        return result
 
     async def _publish_of_tasks(self, events: Sequence[Event], announcer: Announcer | None = None) -> None:
         if announcer is not None:  # that a task runs is told before what it tells itself
@@ -640,6 +710,8 @@ class App:
         """Find the results of the earlier run that the plan takes data from."""
         if plan.from_run is None:
             return {}
+        if plan.from_run in self._kept.going:
+            raise RunNotFoundError(plan.from_run, str(store))
         history = await store.get(plan.from_run)  # a name that is misspelt is told, also if nothing is taken
         return earlier(plan, history, io)
 

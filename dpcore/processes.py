@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = ("is_gone", "shown_process", "this_process")
@@ -17,7 +18,12 @@ def this_process() -> str:
     from others, the process's number there, and when it began.  Parts that the system does not
     tell are empty.
     """
-    return f"{_here()}/{os.getpid()}/{_began(os.getpid()) or ''}"
+    return _named(os.getpid())
+
+
+@lru_cache(maxsize=1)  # it stays the same, and takes longer to find out than all else that begins a small run
+def _named(pid: int) -> str:
+    return f"{_here()}/{pid}/{_began(pid) or ''}"
 
 
 def is_gone(process: str) -> bool:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
-from dpcore.errors import MissingInputError, ParamsLostError, PlanningError
+import anyio
+from anyio import to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from dpcore.errors import MissingInputError, ParamsLostError, PlanningError, RunHeldError, StoreError
 from dpcore.jobs import Items, Ref, State, described, writable
 from dpcore.plans import Plan
 from dpcore.ports import IOManager
-from dpcore.ports.runstore import RunHistory, RunRecord
+from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
+from dpcore.processes import shown_process
 from dpcore.resuming import result_of
 from dpcore.runs import Run
 from dpcore.words import printed
 
-__all__ = ("carried", "check_there", "earlier", "record_of")
+__all__ = ("carried", "check_there", "earlier", "forget", "record_of")
+
+_HELD = 30.0  # seconds that a run is nobody else's while it is forgotten
 
 
 def record_of(
@@ -108,6 +116,36 @@ def earlier(plan: Plan, history: RunHistory, io: IOManager) -> dict[str, Ref | I
     if faults:
         raise PlanningError("cannot plan", faults)
     return found
+
+
+async def forget(run_id: str, store: RunStore, io: IOManager | None) -> int:
+    """Remove the results of a run, where *io* is given, and then its record; return how many results there were.
+
+    The record goes last, because it says where the results are: who is killed in between
+    can do it again.  A cancellation waits until both are gone.
+
+    Raises :class:`~dpcore.errors.RunHeldError` while somebody drives the run.
+    """
+    await checkpoint_if_cancelled()
+    count = 0
+    with anyio.CancelScope(shield=True):
+        lease = await store.lease(f"run/{run_id}", _HELD)
+        if lease is None:
+            who, _ = await store.holder(f"run/{run_id}") or ("", 0.0)
+            raise RunHeldError(run_id, shown_process(who))
+        try:
+            if io is not None and "shared" in io.capabilities:
+                count = await to_thread.run_sync(io.clear, run_id)
+            elif io is not None:
+                count = io.clear(run_id)
+            await store.remove(run_id)
+        except BaseException:
+            with suppress(StoreError):
+                await lease.release()
+            raise
+        # Where others may have stood still since they held it, their tokens must stay old for ever.
+        await (lease.release() if "durable" in store.capabilities else lease.drop())
+    return count
 
 
 def _shown(value: object) -> str:

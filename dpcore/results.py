@@ -22,7 +22,7 @@ class Result(Mapping[str, Any]):
     It holds the tasks that succeeded; of a stream, the list of its items.
     """
 
-    def __init__(self, run: Run, io: IOManager, duration: float, folder: object = None) -> None:
+    def __init__(self, run: Run, io: IOManager, duration: float, *, folder: object = None, hold: object = None) -> None:
         self.run_id: str = run.run_id
         """The id of the run."""
         self.state: State = run.state
@@ -37,7 +37,7 @@ class Result(Mapping[str, Any]):
         """What was run."""
         self._io = io
         self._gone = _freed(run)
-        self._folder = folder  # lives as long as somebody may ask for a value
+        self._folder, self._hold = folder, hold  # these live as long as somebody may ask for a value
 
     def __getitem__(self, name: str) -> Any:
         outcome = self.outcomes.get(name)

@@ -30,8 +30,8 @@ DEFERRED = {
     ("dpcore/config.py", "tomllib"),
     ("dpcore/plugins.py", "importlib_metadata"),
     ("dpcore/words.py", "difflib"),
-    ("dpcore/adapters.py", "shutil"),
-    ("dpcore/adapters.py", "tempfile"),
+    ("dpcore/folders.py", "shutil"),
+    ("dpcore/folders.py", "tempfile"),
 }
 
 

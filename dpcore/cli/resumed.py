@@ -14,16 +14,14 @@ from dpcore.cli.refusal import Refusal
 from dpcore.cli.running import Told, drive_and_tell
 from dpcore.cli.source import load
 from dpcore.config import Level, Value
-from dpcore.errors import DpcoreError, RunHeldError
+from dpcore.errors import DpcoreError
 from dpcore.ports import IOManager
-from dpcore.ports.runstore import RunRecord, RunStore
-from dpcore.processes import shown_process
+from dpcore.ports.runstore import RunRecord
+from dpcore.records import forget
 from dpcore.results import Result
 from dpcore.words import counted
 
 __all__ = ("remove_and_tell", "resume_and_tell")
-
-_HELD = 30.0  # seconds that a run is nobody else's while it is removed
 
 
 def resume_and_tell(name: str, plugin: tuple[str, ...], told: Told, given: dict[str, Any]) -> int:
@@ -56,20 +54,9 @@ def remove_and_tell(
         results: IOManager | None = None
         if not keep_results:
             results = project.plugins.make("io", _chosen(project, record, "io", io), project.config)
-        count = asked(store, plugin, partial(_remove, record.run_id, results))
+        count = asked(store, plugin, partial(forget, record.run_id, io=results))
         gone = f", and {counted(count or 0, 'result')}" if results is not None else ""
         tell(f"removed run {record.run_id}{gone}")
-
-
-async def _remove(run_id: str, io: IOManager | None, store: RunStore) -> int:
-    lease = await store.lease(f"run/{run_id}", _HELD)
-    if lease is None:
-        who, _ = await store.holder(f"run/{run_id}") or ("", 0.0)
-        raise RunHeldError(run_id, shown_process(who))
-    async with lease:
-        count = io.clear(run_id) if io is not None else 0  # first: what is recorded says where they are
-        await store.remove(run_id)
-    return count
 
 
 def _record(name: str, plugin: tuple[str, ...], store: str | None) -> RunRecord:

@@ -322,6 +322,11 @@ class Lease:
         value = _encode((0.0, ""))
         await _asked(self.store, self.store.commit(f"lease/{self.key}", value=value, expected=self.token))
 
+    async def drop(self) -> None:
+        """Let others have it, and leave nothing of it in the store; only of what is gone itself: tokens begin anew."""
+        await _asked(self.store, self.store.drop(f"lease-until/{self.key}"))
+        await _asked(self.store, self.store.drop(f"lease/{self.key}"))
+
     async def _until(self, until: float) -> None:
         commit = self.store.commit(f"lease-until/{self.key}", value=_encode((until, self.token)), fence=self.fence)
         done = await _asked(self.store, commit)
