@@ -152,7 +152,7 @@ def installs() -> list[str]:
 def test_there_are_two_lines_that_install_and_do_it_all() -> None:
     first, second = installs()
     assert first.endswith(".venv/bin/dpcore run examples/flights.py")
-    assert second.endswith(".venv/bin/pytest -n auto --dist loadscope")
+    assert second.endswith(".venv/bin/pytest -n auto --dist loadscope --no-loadscope-reorder")
 
 
 def test_the_check_of_the_project_takes_its_test_line_from_the_readme(tmp_path: Path) -> None:

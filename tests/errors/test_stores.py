@@ -165,10 +165,11 @@ def test_a_full_disk_fails_the_task_in_the_words_of_the_system_and_is_recorded(t
 
 
 def test_a_full_disk_under_the_records_names_the_store_and_loses_none_that_was_written(tasks, plugins, tiny_disk):
-    @tasks.task
     def noisy() -> None:
-        raise ValueError("x" * 2_000_000)
+        raise ValueError("x" * 2_000_000)  # of which 64 Ki characters are recorded, and as many of the traceback
 
+    for number in range(40):
+        tasks.task(name=f"noisy{number}")(noisy)
     store = SqliteRunStore(path=tiny_disk / "runs.db")
 
     async def main() -> None:

@@ -465,7 +465,7 @@ class Pool:
         if not self._workers and not self._retired:
             template.kill()
             return
-        with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace + _PATIENCE):
+        with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace + _PATIENCE) as waiting:
             workers = [*self._workers.values(), *self._retired.values()]
             for worker in workers:
                 if worker.calls or not worker.is_ready:
@@ -475,6 +475,8 @@ class Pool:
             self._idle.clear()
             for worker in workers:
                 await worker.dead.wait()
+        if waiting.cancelled_caught:  # it does nothing that it is asked
+            template.kill()
         await template.end()
         for worker in [*self._workers.values()]:  # which have not ended in that time, or not been heard to
             self._bury(worker, "was killed")
