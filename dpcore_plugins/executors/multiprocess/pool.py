@@ -448,7 +448,8 @@ class Pool:
         if self._echo is not None:
             self._echo.close()
 
-    async def _end_workers(self) -> None:
+    def _end_waiting(self) -> None:
+        """Begin nothing more: no look, no worker and no job."""
         self._is_closing = True
         self._watch.end()
         if self._unglance is not None:
@@ -459,6 +460,9 @@ class Pool:
         for call in self._pending:
             call.end(None, ExecutorLeftError(call.job.task))
         self._pending.clear()
+
+    async def _end_workers(self) -> None:
+        self._end_waiting()
         if self._template is None:
             return
         template = self._template
