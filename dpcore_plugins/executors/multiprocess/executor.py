@@ -39,7 +39,7 @@ class MultiprocessExecutor(Executor):
 
     A worker that is not ready after *start_timeout* seconds, or has not begun a job with a
     timeout because it still imports what that needs, is killed; so is one that takes no job at all
-    for ten seconds.  Only from then on, when the function is called, counts the job's own timeout.
+    for ten seconds, or *start_timeout* if that is less.  A job's own timeout counts from the call of its function.
 
     A worker that has done *max_tasks_per_worker* jobs is replaced by a new one.  Each has
     the variables of *environment*, beside those of the program, before any code of yours is imported.
