@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -178,15 +179,18 @@ async def test_each_job_gets_its_own_whatever_the_sizes_and_the_order(anyio_back
 def module(tmp_path, monkeypatch):
     """A module that can be written, and loaded anew."""
 
+    saved = count(1)  # seconds, since Python tells by whole ones whether what it has compiled is of this text
+
     def load(text: str):
-        (tmp_path / "loaded_anew.py").write_text(text)
+        file = tmp_path / "loaded_anew.py"
+        file.write_text(text)
+        os.utime(file, (next(saved),) * 2)
         importlib.invalidate_caches()
         if (before := sys.modules.get("loaded_anew")) is not None:
             return importlib.reload(before)
         return importlib.import_module("loaded_anew")
 
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # its times are too coarse for what is written in a moment
     yield load
     sys.modules.pop("loaded_anew", None)
 
