@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -54,6 +55,12 @@ def tiny_disk(tmp_path):
         missing(f"a full disk takes the right to mount one: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def pytest_collection_finish() -> None:
+    """Have nobody look any more for garbage in half a million objects that live as long as the tests: each look took 0.2 s."""
+    gc.collect()
+    gc.freeze()
 
 
 # ---------------------------------------------------------------- what a machine may lack
