@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dpcore
 
@@ -59,8 +61,15 @@ def tiny_disk(tmp_path):
 
 def pytest_collection_finish() -> None:
     """Have nobody look any more for garbage in half a million objects that live as long as the tests: each look took 0.2 s."""
+    _drawn()
     gc.collect()
     gc.freeze()
+
+
+@settings(max_examples=1, database=None)
+@given(st.none())
+def _drawn(value: None) -> None:
+    """Have hypothesis make its source of chance, and see who holds it, while that can still be seen."""
 
 
 # ---------------------------------------------------------------- what a machine may lack

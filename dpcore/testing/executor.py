@@ -406,7 +406,7 @@ class ExecutorConformance(Failing, Streaming, suite=True):
             anyio.run(use, backend=backend)
             before = leftovers()
             anyio.run(use, backend=backend)
-            assert leftovers().no_more_than(before)
+            assert leftovers(since=before).no_more_than(before)
 
     async def test_leaving_it_unused_is_no_trouble(self, tmp_path: Path) -> None:
         """It may be entered and left without a job."""

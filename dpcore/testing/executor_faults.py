@@ -421,7 +421,7 @@ class Failing(JobSuite, suite=True):
             seen = anyio.run(self._trouble, tmp_path / f"{number}", backend=backend)
             alive = [*filter(lives, seen - known)]
             assert not alive, f"these processes live on: {alive}"
-        left = leftovers()
+        left = leftovers(since=before)
         assert left.no_more_than(before), f"{left} after {before}"
         assert not _files(temporary) - kept
 

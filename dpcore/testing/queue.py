@@ -573,7 +573,7 @@ class QueueConformance(AcrossProcesses, suite=True):
             anyio.run(use, backend=backend)
             before = leftovers()
             anyio.run(use, backend=backend)
-            assert leftovers().no_more_than(before)
+            assert leftovers(since=before).no_more_than(before)
         if shared.exists():
             assert not [path for path in {*shared.iterdir()} - named if "dpcore" in path.name]
 

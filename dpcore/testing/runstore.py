@@ -612,7 +612,7 @@ class RunStoreConformance(AsyncConformance, suite=True):
         before = leftovers()
         for _ in range(20):
             anyio.run(work, backend=backend)
-        after = leftovers()
+        after = leftovers(since=before)
         assert after.no_more_than(before)
 
 

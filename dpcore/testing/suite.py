@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
+from time import monotonic, sleep
 from typing import IO, Any, ClassVar, NamedTuple
 
 import pytest
@@ -22,6 +23,8 @@ from dpcore.functions import Function
 from dpcore.ports import Adapter
 
 __all__ = ("AsyncConformance", "Conformance", "Writers", "descendants", "leftovers", "lives", "moments", "serve")
+
+_PATIENCE = 2.0  # seconds in which what has been told to end does so
 
 
 class Conformance:
@@ -102,11 +105,20 @@ class Leftovers(NamedTuple):
         return all(now <= then for now, then in zip(self, before, strict=True))
 
 
-def leftovers() -> Leftovers:
-    """Count what an adapter may leave behind."""
-    gc.collect()
-    descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208  (iterating would hold one open)
-    return Leftovers(descriptors, threading.active_count(), len(_children(os.getpid())))
+def leftovers(since: Leftovers | None = None) -> Leftovers:
+    """Count what an adapter may leave behind.
+
+    With *since*, of an earlier count, it is counted anew until it is no more than that, for two seconds: a thread
+    or process that has been told to end is there for a moment longer.
+    """
+    patience = monotonic() + _PATIENCE
+    while True:
+        gc.collect()
+        descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208  (iterating would hold one open)
+        found = Leftovers(descriptors, threading.active_count(), len(_children(os.getpid())))
+        if since is None or found.no_more_than(since) or monotonic() > patience:
+            return found
+        sleep(0.01)
 
 
 def descendants(process: int | None = None) -> set[int]:
