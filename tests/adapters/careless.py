@@ -80,14 +80,10 @@ def open_in_a_child() -> str:
     return child.stdout
 
 
-def hold_the_interpreter(folder: str) -> None:
+def hold_the_interpreter() -> None:
     """Leave a thread behind that lets nobody else run, from half a second on until it is killed."""
 
-    def hold() -> None:
-        (Path(folder) / "held").touch()
-        re.match("(a*)*b", "a" * 64)
-
-    timer = threading.Timer(0.5, hold)
+    timer = threading.Timer(0.5, re.match, ["(a*)*b", "a" * 64])
     timer.daemon = True
     timer.start()
 
