@@ -60,7 +60,7 @@ def tiny_disk(tmp_path):
 
 
 def pytest_collection_finish() -> None:
-    """Have nobody look any more for garbage in half a million objects that live as long as the tests: each look took 0.2 s."""
+    """Look for garbage no more in what lives as long as the tests: in half a million objects each look took 0.2 s."""
     _drawn()
     gc.collect()
     gc.freeze()

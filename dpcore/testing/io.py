@@ -535,7 +535,7 @@ class IOManagerConformance(Conformance, suite=True):
         before = leftovers()
         for _ in range(100):
             self._work(io)
-        left = leftovers(since=before)
+        left = leftovers()
         assert left.no_more_than(before), f"{left} after {before}"
 
     def _work(self, io: IOManager) -> None:

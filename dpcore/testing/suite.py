@@ -108,15 +108,15 @@ class Leftovers(NamedTuple):
 def leftovers(since: Leftovers | None = None) -> Leftovers:
     """Count what an adapter may leave behind.
 
-    With *since*, of an earlier count, it is counted anew until it is no more than that, for two seconds: a thread
-    or process that has been told to end is there for a moment longer.
+    With *since*, of an earlier count, it is counted anew until it is no more than that, for two seconds: after an
+    event loop has ended, a thread that served it is there for a moment longer.
     """
-    patience = monotonic() + _PATIENCE
+    deadline = monotonic() + _PATIENCE
     while True:
         gc.collect()
         descriptors = len(os.listdir("/dev/fd"))  # noqa: PTH208  (iterating would hold one open)
         found = Leftovers(descriptors, threading.active_count(), len(_children(os.getpid())))
-        if since is None or found.no_more_than(since) or monotonic() > patience:
+        if since is None or found.no_more_than(since) or monotonic() > deadline:
             return found
         sleep(0.01)
 

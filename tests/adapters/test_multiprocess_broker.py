@@ -143,7 +143,7 @@ async def test_a_path_where_no_hub_can_be_is_refused_in_words_and_leaves_nothing
     with pytest.raises(BrokerRefusedError, match=problem):
         await MultiprocessBroker(str(make(tmp_path))).__aenter__()
     assert [*tmp_path.iterdir()] == []
-    assert leftovers(since=before).no_more_than(before)
+    assert leftovers().no_more_than(before)
 
 
 @pytest.mark.parametrize(

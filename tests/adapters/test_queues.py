@@ -152,11 +152,11 @@ def test_a_coroutine_that_was_forgotten_while_it_waited_takes_its_place_out_of_t
 def test_nothing_is_opened_before_it_is_used():
     before = leftovers()
     queue = MultiprocessQueue(size=3)
-    assert leftovers(since=before).no_more_than(before)  # idle threads of earlier tests may end meanwhile
+    assert leftovers().no_more_than(before)  # idle threads of earlier tests may end meanwhile
     queue.put_nowait(1)
     assert leftovers().descriptors > before.descriptors
     del queue
-    assert leftovers(since=before).no_more_than(before)
+    assert leftovers().no_more_than(before)
 
 
 def test_it_says_where_it_can_be_sent():

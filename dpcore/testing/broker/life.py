@@ -394,7 +394,7 @@ class Living(Promises, suite=True):
             finally:
                 tracemalloc.stop()
             assert len(anyio.get_running_tasks()) <= tasks
-            assert leftovers(since=before).no_more_than(before)
+            assert leftovers().no_more_than(before)
             # 1,000 events of 200 bytes or so each may be retained.
             allowed = 600_000 if "retains" in broker.capabilities else 100_000
             assert later - sooner < allowed, f"{(later - sooner) / 1000:.0f} bytes for each subscription"
