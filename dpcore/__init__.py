@@ -39,6 +39,7 @@ below it:
 ``hints``             the schema of a function; does this output fit that input
 ``topics``            the grammar of patterns; the tree that routes a topic
 ``tracebacks``        tracebacks with the frames of the user's code
+``durations``         how long ``"1h30m"`` is
 ``errors``, ``clock`` what is raised on purpose; what time it is
 ``words``             how values are named in a sentence
 ====================  ===========================================================
@@ -50,6 +51,7 @@ from typing import Any
 _HOMES = {
     "App": "app",
     "Broker": "ports.broker",
+    "Clock": "clock",
     "Command": "providers",
     "Delivery": "ports.subscription",
     "Document": "ports.runstore",
@@ -59,6 +61,7 @@ _HOMES = {
     "Exchange": "exchange",
     "Executor": "ports.executor",
     "Feed": "ports.subscription",
+    "Firing": "ports.trigger",
     "Fence": "ports.runstore",
     "Group": "groups",
     "Held": "groups",
@@ -71,6 +74,7 @@ _HOMES = {
     "Member": "groups",
     "Outcome": "jobs",
     "Plan": "plans",
+    "Platform": "ports.trigger",
     "Plugins": "plugins",
     "Provider": "providers",
     "Queue": "ports.queue",
@@ -84,9 +88,12 @@ _HOMES = {
     "Settlement": "groups",
     "Shard": "groups",
     "State": "jobs",
+    "StreamTrigger": "ports.trigger",
     "Subscription": "ports.subscription",
     "Tally": "ports.queue",
     "Task": "tasks",
+    "TimeTrigger": "ports.trigger",
+    "Trigger": "ports.trigger",
     "WorkerInfo": "ports.platform",
     "current_job": "worker",
     "from_cloudevent": "events.cloudevents",

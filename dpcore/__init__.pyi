@@ -1,6 +1,7 @@
 from dpcore import errors as errors
 from dpcore.app import App as App
 from dpcore.app import run as run
+from dpcore.clock import Clock as Clock
 from dpcore.errors import DpcoreError as DpcoreError
 from dpcore.events.cloudevents import from_cloudevent as from_cloudevent
 from dpcore.events.cloudevents import to_cloudevent as to_cloudevent
@@ -37,6 +38,11 @@ from dpcore.ports.runstore import RunStore as RunStore
 from dpcore.ports.subscription import Delivery as Delivery
 from dpcore.ports.subscription import Feed as Feed
 from dpcore.ports.subscription import Subscription as Subscription
+from dpcore.ports.trigger import Firing as Firing
+from dpcore.ports.trigger import Platform as Platform
+from dpcore.ports.trigger import StreamTrigger as StreamTrigger
+from dpcore.ports.trigger import TimeTrigger as TimeTrigger
+from dpcore.ports.trigger import Trigger as Trigger
 from dpcore.providers import Command as Command
 from dpcore.providers import Provider as Provider
 from dpcore.reactions import RunRequest as RunRequest
@@ -54,6 +60,7 @@ __all__ = (
     "EXISTING",
     "App",
     "Broker",
+    "Clock",
     "Command",
     "Delivery",
     "Document",
@@ -63,6 +70,7 @@ __all__ = (
     "Executor",
     "Feed",
     "Fence",
+    "Firing",
     "Group",
     "Held",
     "IOManager",
@@ -74,6 +82,7 @@ __all__ = (
     "Member",
     "Outcome",
     "Plan",
+    "Platform",
     "Plugins",
     "Provider",
     "Queue",
@@ -87,9 +96,12 @@ __all__ = (
     "Settlement",
     "Shard",
     "State",
+    "StreamTrigger",
     "Subscription",
     "Tally",
     "Task",
+    "TimeTrigger",
+    "Trigger",
     "WorkerInfo",
     "current_job",
     "from_cloudevent",

@@ -28,6 +28,7 @@ __all__ = (
     "CloudEventError",
     "ConfigError",
     "ConflictError",
+    "CronError",
     "CycleError",
     "DamagedResultError",
     "DeadlockError",
@@ -46,6 +47,7 @@ __all__ = (
     "LeaseLostError",
     "MissingHintError",
     "MissingInputError",
+    "NaiveDatetimeError",
     "NoCurrentJobError",
     "NoValueError",
     "NotSharedError",
@@ -82,6 +84,7 @@ __all__ = (
     "TooManyDoneError",
     "TopicCompletedError",
     "TopicError",
+    "TriggerError",
     "UnguardedScriptError",
     "UnreadStreamError",
     "UnsupportedError",
@@ -89,6 +92,7 @@ __all__ = (
     "WireError",
     "WorkerLostError",
     "WorkersNotStartedError",
+    "ZoneError",
 )
 
 
@@ -130,6 +134,64 @@ def check_argument(argument: str, value: object, kind: Any, wanted: str) -> None
     """Raise :class:`ArgumentError` unless *value* is an instance of *kind*, a class or a union of them."""
     if not isinstance(value, kind):
         raise ArgumentError(argument, value, wanted)
+
+
+# ---------------------------------------------------------------- what decides when
+
+
+class TriggerError(DpcoreError, ValueError):
+    """A trigger gives what cannot be the time of a firing, or no firing at all."""
+
+    def __init__(self, trigger: str, problem: str) -> None:
+        super().__init__(trigger, problem)
+        self.trigger, self.problem = trigger, problem
+
+    def __str__(self) -> str:
+        return f"trigger {self.trigger} {self.problem}"
+
+
+class CronError(DpcoreError, ValueError):
+    """A cron expression makes no sense, or means days that never come."""
+
+    def __init__(self, expression: object, problem: str) -> None:
+        super().__init__(expression, problem)
+        self.expression, self.problem = expression, problem
+
+    def __str__(self) -> str:
+        return f"cron expression {printed(self.expression)}: {self.problem}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, Shown(printed(self.expression)), self.problem)
+
+
+class ZoneError(DpcoreError, LookupError, ValueError):
+    """There is no such time zone here."""
+
+    def __init__(self, zone: object, known: Iterable[str] = ()) -> None:
+        super().__init__(zone, sorted(known))
+        self.zone, self.known = zone, self.args[1]
+
+    def __str__(self) -> str:
+        cure = "give the name of an IANA zone, such as 'Europe/Berlin', or a tzinfo"
+        return f"there is no time zone {printed(self.zone)}; {cure}{nearest(self.zone, self.known)}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.zone if isinstance(self.zone, str) else Shown(printed(self.zone)), self.known)
+
+
+class NaiveDatetimeError(DpcoreError, ValueError, TypeError):
+    """A datetime has no time zone, and so does not say which instant it is."""
+
+    def __init__(self, argument: str, value: object) -> None:
+        super().__init__(argument, value)
+        self.argument, self.value = argument, value
+
+    def __str__(self) -> str:
+        cure = "datetime(2026, 3, 29, 3, tzinfo=ZoneInfo('Europe/Berlin')), or datetime.now(UTC)"
+        return f"{self.argument}={printed(self.value)} must be an aware datetime, one with a time zone: {cure}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.argument, Shown(printed(self.value)))
 
 
 # ---------------------------------------------------------------- describing work

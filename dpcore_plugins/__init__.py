@@ -76,6 +76,39 @@ _EXECUTORS = (
     ),
 )
 
+_TRIGGERS = (
+    Provider[Any](
+        name="cron",
+        target="dpcore_plugins.triggers.cron:CronTrigger",
+        summary="at the times of a cron expression, in a time zone",
+    ),
+    Provider[Any](
+        name="interval",
+        target="dpcore_plugins.triggers.interval:IntervalTrigger",
+        summary="every so often, without drift",
+    ),
+    Provider[Any](
+        name="once",
+        target="dpcore_plugins.triggers.once:OnceTrigger",
+        summary="at one moment",
+    ),
+    Provider[Any](
+        name="event",
+        target="dpcore_plugins.triggers.event:EventTrigger",
+        summary="for events: each, in batches, when they pause, or once in a while",
+    ),
+    Provider[Any](
+        name="manual",
+        target="dpcore_plugins.triggers.manual:ManualTrigger",
+        summary="when it is fired by hand, and never by itself",
+    ),
+    Provider[Any](
+        name="api",
+        target="dpcore_plugins.triggers.api:ApiTrigger",
+        summary="when it is fired by a request, with a typed body",
+    ),
+)
+
 _RUN_STORES = (
     Provider[Any](
         name="memory",
@@ -92,7 +125,9 @@ _RUN_STORES = (
 
 _TARGETS = {
     target.partition(":")[2]: target
-    for target in (str(provider.target) for provider in (*_BROKERS, *_QUEUES, *_IO, *_EXECUTORS, *_RUN_STORES))
+    for target in (
+        str(provider.target) for provider in (*_BROKERS, *_QUEUES, *_TRIGGERS, *_IO, *_EXECUTORS, *_RUN_STORES)
+    )
 }
 
 __all__ = tuple(sorted(_TARGETS))
@@ -114,6 +149,12 @@ def dpcore_io_managers() -> tuple[Provider[Any], ...]:
 def dpcore_queues() -> tuple[Provider[Any], ...]:
     """Offer the queues that ship."""
     return _QUEUES
+
+
+@hookimpl
+def dpcore_triggers() -> tuple[Provider[Any], ...]:
+    """Offer the triggers that ship."""
+    return _TRIGGERS
 
 
 @hookimpl

@@ -15,6 +15,26 @@ from dpcore.errors import *  # noqa: F403
 
 EXAMPLES = [
     (
+        errors.TriggerError("tides", "gives None"),
+        ValueError,
+        "trigger tides gives None",
+    ),
+    (
+        errors.CronError("61 * * * *", "minute '61' is not understood (minute: 0-59)"),
+        ValueError,
+        "cron expression '61 * * * *': minute '61' is not understood (minute: 0-59)",
+    ),
+    (
+        errors.ZoneError("Europe/Berln", ["Europe/Berlin", "UTC"]),
+        LookupError,
+        "there is no time zone 'Europe/Berln'; give the name of an IANA zone, such as 'Europe/Berlin', or a tzinfo; did you mean 'Europe/Berlin'?",
+    ),
+    (
+        errors.NaiveDatetimeError("start", 3),
+        ValueError,
+        "start=3 must be an aware datetime, one with a time zone: datetime(2026, 3, 29, 3, tzinfo=ZoneInfo('Europe/Berlin')), or datetime.now(UTC)",
+    ),
+    (
         errors.BrokerStateError("MemoryBroker", "was left"),
         RuntimeError,
         "broker MemoryBroker was left; it is used inside of: async with App(...) or async with broker",

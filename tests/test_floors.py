@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dpcore
+import dpcore.durations
 import dpcore.errors
 import dpcore.events
 import dpcore.functions
@@ -20,7 +21,7 @@ MODULES = sorted([*ROOT.glob("dpcore/**/*.py"), *ROOT.glob("dpcore_plugins/**/*.
 ADAPTERS = sorted(ROOT.glob("dpcore_plugins/*/**/*.py"))
 PUBLIC = {
     one.__name__: one.__all__
-    for one in (dpcore, dpcore.errors, dpcore.events, dpcore.functions, dpcore.jobs, dpcore.topics)
+    for one in (dpcore, dpcore.durations, dpcore.errors, dpcore.events, dpcore.functions, dpcore.jobs, dpcore.topics)
 }
 
 # Where a heavy dependency may be loaded on first use: whole floors, and single imports with their reasons in the code.

@@ -22,13 +22,18 @@ _HOMES = {
     "Delivery": "subscription",
     "Executor": "executor",
     "Feed": "subscription",
+    "Firing": "trigger",
     "IOManager": "io",
     "Lease": "runstore",
     "Line": "executor",
+    "Platform": "trigger",
     "Queue": "queue",
     "RunStore": "runstore",
+    "StreamTrigger": "trigger",
     "Subscription": "subscription",
     "Tally": "queue",
+    "TimeTrigger": "trigger",
+    "Trigger": "trigger",
     "WorkerInfo": "platform",
 }
 

@@ -11,6 +11,11 @@ from dpcore.ports.runstore import RunStore as RunStore
 from dpcore.ports.subscription import Delivery as Delivery
 from dpcore.ports.subscription import Feed as Feed
 from dpcore.ports.subscription import Subscription as Subscription
+from dpcore.ports.trigger import Firing as Firing
+from dpcore.ports.trigger import Platform as Platform
+from dpcore.ports.trigger import StreamTrigger as StreamTrigger
+from dpcore.ports.trigger import TimeTrigger as TimeTrigger
+from dpcore.ports.trigger import Trigger as Trigger
 
 __all__ = (
     "Adapter",
@@ -18,12 +23,17 @@ __all__ = (
     "Delivery",
     "Executor",
     "Feed",
+    "Firing",
     "IOManager",
     "Lease",
     "Line",
+    "Platform",
     "Queue",
     "RunStore",
+    "StreamTrigger",
     "Subscription",
     "Tally",
+    "TimeTrigger",
+    "Trigger",
     "WorkerInfo",
 )
