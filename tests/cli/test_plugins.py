@@ -264,7 +264,7 @@ def test_the_doctor_finds_nothing_where_nothing_is_wrong(command, folder, monkey
     monkeypatch.setenv("DPCORE_EXECUTOR_THREADS_SLOTS", "2")
     for name in ("DPCORE_TEST_WHEEL", "DPCORE_REQUIRE_SERVICES"):
         monkeypatch.delenv(name, raising=False)
-    assert command("plugins", "doctor").stdout == "looked at 1 plugin and 11 adapters: nothing wrong\n"
+    assert command("plugins", "doctor").stdout == "looked at 1 plugin and 17 adapters: nothing wrong\n"
     assert command("plugins", "doctor", "--json").stdout == "[]\n"
     assert [*folder.iterdir()] == []
 
