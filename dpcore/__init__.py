@@ -7,6 +7,7 @@ below it:
 ====================  ===========================================================
 ``testing``, ``cli``  conformance suites for adapters; the ``dpcore`` command
 ``app``               a registry joined to the adapters that run it; ``run()``
+``runners``           those of an app: how its runs begin, end, go on, and are forgotten
 ``adapters``          those of an app: made when first asked for, and left with it
 ``reactions``         events that start runs, and events that tell of runs
 ``runner``            drives one run on one executor

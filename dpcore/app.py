@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from inspect import signature
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-import msgspec
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from dpcore.adapters import Adapters
@@ -24,52 +17,38 @@ from dpcore.config import Config, is_limits
 from dpcore.errors import (
     AppStateError,
     ArgumentError,
-    NotSharedError,
     PlanningError,
-    RunExistsError,
-    RunHeldError,
     RunningLoopError,
     RunNotFoundError,
     SelectionError,
-    SettingError,
-    StoreError,
     TaskNotFoundError,
-    UnguardedScriptError,
     check_argument,
 )
 from dpcore.events import Event
-from dpcore.functions import script_being_loaded
 from dpcore.groups import Overflow, Start
-from dpcore.jobs import Items, Ref, check_id
+from dpcore.jobs import check_id
 from dpcore.kept import Kept
-from dpcore.live import run_of
-from dpcore.outbox import Publish
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
 from dpcore.ports import Broker, Executor, IOManager, RunStore, Subscription
 from dpcore.ports.broker import subscription
-from dpcore.ports.runstore import Lease, RunHistory, RunRecord
+from dpcore.ports.runstore import RunHistory
 from dpcore.ports.subscription import Acknowledge
-from dpcore.processes import shown_process
-from dpcore.reactions import REQUESTS, Announcer, Params, Reaction, chooses, reaction_name
-from dpcore.records import carried, check_there, earlier, forget, record_of
+from dpcore.reactions import REQUESTS, Params, Reaction, chooses, reaction_name
+from dpcore.records import written
 from dpcore.results import Result
-from dpcore.resuming import Rest, rest
-from dpcore.runner import Runner
-from dpcore.runs import Keep, Run
+from dpcore.runners import Runners, check_running, refuse_while_loading
+from dpcore.runs import Keep
 from dpcore.slots import Slots
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
-from dpcore.words import Shown, listed, nearest, printed
+from dpcore.words import nearest
 
 __all__ = ("App", "Result", "loop_is_running", "run")
 
-_log = logging.getLogger("dpcore.app")
-
 _PLANNED = frozenset({"tags", "root_tasks", "include_upstream", "exclude", "from_run", "strict"})
-_LEASED = 30.0  # seconds that a run belongs to who drives it without having said that it still does
-_MOST_FORGOTTEN = 100  # runs that are forgotten at the end of one: what many let go of at once goes bit by bit
+_OF_RUNS = frozenset({"metadata", "fail_fast", "keep", "priority"})
 
 
 class App:
@@ -133,8 +112,10 @@ class App:
         self.plans: dict[str, Plan] = {}
         """Plans that events on ``$run.request`` may ask for, by name; fill it as you like."""
         self._group: TaskGroup | None = None
-        self._runners: dict[str, Runner] = {}
         self._kept = Kept(keep_runs)
+        self._runners = Runners(
+            self.registry, self.plugins, self._adapters, self.clock, source, self._slots, self._kept
+        )
         self._reactions: list[Reaction] = []
         self._broker: Broker | None = None  # once nothing has to be waited for before an event is published
 
@@ -150,6 +131,7 @@ class App:
         self._broker = None
         self._group = await anyio.create_task_group().__aenter__()
         self._adapters.open(self._group)
+        self._runners.open(self.publish_many)
         try:
             self.plugins.live("dpcore_started", self)
         except BaseException as error:
@@ -169,12 +151,8 @@ class App:
         for reaction in self._reactions:
             reaction.stop()
         self._reactions.clear()
-        for runner in list(self._runners.values()):
-            runner.cancel("its App was left")
-            with anyio.CancelScope(shield=True):  # what it records needs the store
-                await runner.ended()
+        await self._runners.close()
         self.plugins.live("dpcore_stopping", self)
-        self._kept.clear()
         self._adapters.close(failed=kind is not None)
         group, self._group = self._group, None
         self._broker = None
@@ -327,7 +305,7 @@ class App:
             raise ArgumentError("params", params, "left out, because without a selection the event has the parameters")
         if name is None:
             listed = [selectors, *(arguments.get(argument) or () for argument in ("tags", "root_tasks", "exclude"))]
-            name = reaction_name(pattern, [str(self._written(one)) for given in listed for one in given])
+            name = reaction_name(pattern, [str(written(one, self.registry)) for given in listed for one in given])
         reading = self.subscribe(pattern, group=f"run-{name}", start="new", ack="manual")
         reaction = Reaction(name, self, reading, selectors, arguments, params, limit)
         for other in self._reactions:
@@ -344,7 +322,7 @@ class App:
         for argument in arguments:
             if argument not in known or argument in ("selection", "run_id", "check"):
                 raise TypeError(f"run_on() takes no {argument!r}{nearest(argument, known)}")
-        _check_running({"metadata": None, "fail_fast": False, "keep": "all", **arguments})
+        check_running(**{name: value for name, value in arguments.items() if name in _OF_RUNS})
         if isinstance(selection, str) or callable(selection):
             selection = [selection]
         check_argument("selection", selection, Iterable, "names of tasks, or what else plan() takes, in a list")
@@ -378,7 +356,7 @@ class App:
 
     def plan(self, *selection: Selector, params: Mapping[str, Any] | Iterable[str] = (), **arguments: Any) -> Plan:
         """Plan as :func:`dpcore.plan` does, over this app's registry; plugins may reshape the plan."""
-        return self.plugins.shape(make_plan(*selection, registry=self.registry, params=params, **arguments))
+        return self._runners.plan(selection, params, **arguments)
 
     async def run(
         self,
@@ -411,46 +389,27 @@ class App:
         Raises :class:`~dpcore.errors.ArgumentError` and
         :class:`~dpcore.errors.PlanningError` before anything has run.
         """
-        _refuse_while_loading()
-        check_argument("params", params, Mapping | None, "a mapping from parameter to value")
         check_argument("check", check, bool, "True or False")
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise ArgumentError("priority", priority, "a whole number")
-        _check_running({"metadata": metadata, "fail_fast": fail_fast, "keep": keep})
         arguments = {
-            "tags": _listed(tags),
-            "root_tasks": _listed(root_tasks),
+            "tags": tags,
+            "root_tasks": root_tasks,
             "include_upstream": include_upstream,
-            "exclude": _listed(exclude) or [],
+            "exclude": exclude,
             "from_run": from_run,
             "strict": strict,
         }
-        plan = self._planned(selection, params or {}, arguments)
-        written = plan.order if selection and isinstance(selection[0], Plan) else selection
-        executor, io, store = await self._to_run_with()
-        _reading = self._kept.hold(plan.from_run)
-        run = run_of(
-            plan,
-            self._new_run_id() if run_id is None else check_id(run_id, "run id"),
-            io=io,
+        begun = await self._runners.begin(
+            selection,
+            arguments,
             params=params,
             metadata=metadata,
-            nominal=nominal,
-            earlier=await self._earlier(plan, store, io),
             fail_fast=fail_fast,
             keep=keep,
-            limits=self._slots.limits,
-            streams="streams" in executor.capabilities,
+            run_id=run_id,
+            nominal=nominal,
+            priority=priority,
         )
-        record = self._record(run, written, arguments, durable="durable" in store.capabilities)
-        record.priority = priority
-        if not await store.begin(record):
-            raise RunExistsError(run.run_id, str(store))
-        # Begun first: who dies in between leaves a run that can be resumed, and no lease on nothing.
-        lease = await store.lease(f"run/{run.run_id}", _LEASED)
-        if lease is None:
-            raise RunExistsError(run.run_id, str(store))
-        result = await self._drive(run, record, executor, store, io, lease)
+        result = await self._runners.drive(begun)
         return result.raise_for_failure() if check else result
 
     async def resume(
@@ -478,119 +437,10 @@ class App:
         :class:`~dpcore.errors.PlanningError` if it cannot be planned any more, or
         a result that is needed is gone.
         """
-        _refuse_while_loading()
-        check_id(run_id, "run id")
-        check_argument("changed", changed, bool, "True or False")
         check_argument("check", check, bool, "True or False")
-        check_argument("params", params, Mapping | None, "a mapping from parameter to value")
-        check_argument("metadata", metadata, Mapping | None, "a mapping")
-        begin = [from_] if isinstance(from_, str) or callable(from_) else from_
-        check_argument("from_", begin, Iterable, "names of tasks, or their functions, in a list")
-        executor, io, store = await self._to_run_with()
-        await store.get(run_id)  # a name that is misspelt shall leave no lease
-        lease = await self._leased(run_id, store)
-        try:
-            history = await store.get(run_id)  # of which nothing changes any more
-            _reading = self._kept.hold(history.record.selection.get("from_run"))
-            run, left, record = await self._remaining(
-                history, self._named(begin), changed, (params, metadata), executor, store, io
-            )
-            await store.append(run_id, left.changes, record=record, lease=lease)
-        except BaseException:
-            await _released(lease)
-            raise
-        if differing := [name for name in left.changed if name in left.before.outcomes]:
-            told = "%s changed since run %s, and will not be run again; to have that done: changed=True, --changed"
-            _log.warning(told, listed(differing), run_id)
-        result = await self._drive(run, record, executor, store, io, lease)
+        begun = await self._runners.resume(run_id, from_=from_, changed=changed, params=params, metadata=metadata)
+        result = await self._runners.drive(begun)
         return result.raise_for_failure() if check else result
-
-    async def _remaining(
-        self,
-        history: RunHistory,
-        begin: list[str],
-        changed: bool,
-        given: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
-        executor: Executor,
-        store: RunStore,
-        io: IOManager,
-    ) -> tuple[Run, Rest, RunRecord]:
-        """Make what is left of a run: the run to drive, what it leaves out, and what to record."""
-        record = history.record
-        params, metadata = carried(record, *given)
-        arguments = dict(record.selection)
-        plan = self.plan(*arguments.pop("selection", ()), params=params, **arguments)
-        left = rest(plan, history, at=self.clock.now().timestamp(), begin=begin, changed=changed)
-        run = run_of(
-            plan,
-            record.run_id,
-            streams="streams" in executor.capabilities,
-            io=io,
-            params=params,
-            metadata=metadata,
-            nominal=datetime.fromisoformat(record.nominal) if record.nominal is not None else None,
-            earlier=await self._earlier(plan, store, io),
-            fail_fast=record.fail_fast,
-            keep=cast(Keep, record.keep),
-            before=left.before,
-            limits=self._slots.limits,
-        )
-        await to_thread.run_sync(check_there, run, io)
-        fresh = self._record(run, (), {}, durable="durable" in store.capabilities)
-        kept = {name: getattr(record, name) for name in ("began", "selection", "params", "metadata", "carried")}
-        if given != (None, None):
-            kept = {name: kept[name] for name in ("began", "selection")}
-        kept["priority"] = record.priority
-        source = fresh.source or record.source
-        return run, left, msgspec.structs.replace(fresh, source=source, **kept)
-
-    def _named(self, selectors: Iterable[Selector]) -> list[str]:
-        """Return the names of tasks that are given by name or function."""
-        found: list[str] = []
-        for one in selectors:
-            names = [one] if isinstance(one, str) else self.registry.named(one)
-            if not names:
-                raise TaskNotFoundError(Shown(printed(one)), self.registry)
-            found += names
-        return found
-
-    async def _leased(self, run_id: str, store: RunStore) -> Lease:
-        """Take the lease of a run that is there."""
-        if run_id in self._runners:
-            raise RunHeldError(run_id, "this App")
-        if run_id in self._kept.going:
-            raise RunNotFoundError(run_id, str(store))
-        lease = await store.lease(f"run/{run_id}", _LEASED)
-        if lease is None:
-            who, until = await store.holder(f"run/{run_id}") or ("", 0.0)
-            when = f"{datetime.fromtimestamp(until).astimezone():%H:%M:%S}" if until else "a moment"
-            raise RunHeldError(run_id, shown_process(who), when)
-        return lease
-
-    async def _to_run_with(self) -> tuple[Executor, IOManager, RunStore]:
-        """Return what every run needs, once it is clear that it goes together."""
-        executor, io, store = await self.executor(), await self.io(), await self.store()
-        if not 1 <= executor.slots <= executor.window:
-            problem = f"is {executor.slots!r} with a window of {executor.window!r}; it must be at least 1, and the window not less"
-            raise SettingError(f"executor {executor}", "slots", problem)
-        if not executor.in_process and "shared" not in io.capabilities:
-            raise PlanningError("cannot plan", [NotSharedError(str(executor), str(io))])
-        return executor, io, store
-
-    def _planned(
-        self, selection: tuple[Selector | Plan, ...], params: Mapping[str, Any], arguments: Mapping[str, Any]
-    ) -> Plan:
-        """Plan; a plan that was made before is made again with these *params*, of the tasks that it has."""
-        if not (selection and isinstance(selection[0], Plan)):
-            return self.plan(*cast("tuple[Selector, ...]", selection), params=params, **arguments)
-        given = selection[0]
-        if len(selection) > 1 or any(arguments.values()):
-            raise ArgumentError("selection", given, "alone, because a plan says by itself what is run")
-        plan = self.plan(*given.order, params=params)
-        if plan.id != given.id:
-            wanted = "a plan that its tasks' names select again; this one needs the params= that it was made with, or from_run="
-            raise ArgumentError("selection", given, wanted)
-        return plan
 
     def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
         """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
@@ -615,140 +465,7 @@ class App:
         Before anything is removed it raises :class:`~dpcore.errors.RunNotFoundError` if there is no such run, and
         :class:`~dpcore.errors.RunHeldError` while somebody drives one, or this app another that takes data from it.
         """
-        for run_id in run_ids:
-            self._check_free(check_id(run_id, "run id"))
-        io, store = await self.io(), await self.store()
-        for run_id in run_ids:
-            await store.get(run_id)
-        return sum([await self._forget(run_id, store, io) for run_id in dict.fromkeys(run_ids)])
-
-    def _check_free(self, run_id: str) -> None:
-        if run_id in self._runners:
-            raise RunHeldError(run_id, "this App")
-        for other, runner in self._runners.items():
-            if runner.run.plan.from_run == run_id:
-                raise RunHeldError(other, f"this App, and takes data from run {run_id!r}")
-
-    async def _forget(self, run_id: str, store: RunStore, io: IOManager | None) -> int:
-        if run_id in self._kept.going:
-            raise RunNotFoundError(run_id, str(store))
-        self._kept.going.add(run_id)
-        try:
-            count = await forget(run_id, store, io)
-            self._kept.discard(run_id)
-            return count
-        finally:
-            self._kept.going.discard(run_id)
-
-    async def _forget_older(self, store: RunStore, io: IOManager) -> None:
-        """Forget the runs that are not to be kept any more; what goes wrong with that is no fault of the run that has ended."""
-        for run_id in list(islice(self._kept.due(), _MOST_FORGOTTEN)):
-            try:
-                with anyio.CancelScope(shield=True):  # of the call whose own run has ended
-                    await self._forget(run_id, store, io if self._adapters.owns_results else None)
-            except Exception as error:  # noqa: BLE001  (whatever a store or an I/O manager raises)
-                if self._group is not None:
-                    _log.warning("run %s could not be forgotten, and is kept for now: %s", run_id, error)
-                    self._kept.add(run_id)
-
-    async def _drive(
-        self,
-        run: Run,
-        record: RunRecord,
-        executor: Executor,
-        store: RunStore,
-        io: IOManager,
-        lease: Lease,
-    ) -> Result:
-        began = self.clock.monotonic()
-        hold = self._kept.hold(run.run_id)
-        run_changed = self.plugins.observers("dpcore_run_changed")
-        task_changed = self.plugins.observers("dpcore_task_changed")
-        publish: Publish = self._publish_of_tasks
-        announcer = None
-        if (
-            broker := self._adapters.made.get("broker")
-        ) is not None:  # whoever wants to be told of runs has asked for it before
-            announcer = Announcer(broker)
-            run_changed = [*run_changed, announcer.run_changed]
-            task_changed = [*task_changed, announcer.task_changed]
-            publish = partial(self._publish_of_tasks, announcer=announcer)
-        runner = self._runners[run.run_id] = Runner(
-            run,
-            executor,
-            store,
-            io,
-            record,
-            self.clock,
-            run_changed,
-            task_changed,
-            publish,
-            lease,
-            self._slots,
-        )
-        try:
-            if announcer is None:
-                await runner.drive()
-            else:
-                async with announcer.telling():
-                    await runner.drive()
-        finally:
-            del self._runners[run.run_id]
-            await _released(lease)
-            if "durable" not in store.capabilities:
-                self._kept.add(run.run_id)
-        result = Result(run, io, self.clock.monotonic() - began, folder=self._adapters.folder, hold=hold)
-        await self._forget_older(store, io)
-        return result
-
-    async def _publish_of_tasks(self, events: Sequence[Event], announcer: Announcer | None = None) -> None:
-        if announcer is not None:  # that a task runs is told before what it tells itself
-            await announcer.flush()
-        await self.publish_many(events)
-
-    async def _earlier(self, plan: Plan, store: RunStore, io: IOManager) -> dict[str, Ref | Items]:
-        """Find the results of the earlier run that the plan takes data from."""
-        if plan.from_run is None:
-            return {}
-        if plan.from_run in self._kept.going:
-            raise RunNotFoundError(plan.from_run, str(store))
-        history = await store.get(plan.from_run)  # a name that is misspelt is told, also if nothing is taken
-        return earlier(plan, history, io)
-
-    def _record(
-        self, run: Run, selection: Sequence[Selector | Plan], arguments: dict[str, Any], *, durable: bool
-    ) -> RunRecord:
-        return record_of(
-            run,
-            began=self.clock.now().timestamp(),
-            source=self.source,
-            selection={name: self._written(value) for name, value in {"selection": selection, **arguments}.items()},
-            settings={kind: self._adapters.described(kind) for kind in ("executor", "io", "store")},
-            durable=durable,
-        )
-
-    def _written(self, given: Any) -> Any:
-        """Write an argument of plan() down: a task's function by the task's name."""
-        if isinstance(given, list | tuple):
-            return [self._written(one) for one in given]
-        return self.registry.named(given)[0] if callable(given) else given
-
-    def _new_run_id(self) -> str:
-        return f"{self.clock.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
-
-
-async def _released(lease: Lease) -> None:
-    """Give a lease back; whatever else went wrong has been said, and the lease ends by itself."""
-    with anyio.CancelScope(shield=True), suppress(StoreError):
-        await lease.release()
-
-
-def _check_running(arguments: Mapping[str, Any]) -> None:
-    check_argument("metadata", arguments["metadata"], Mapping | None, "a mapping")
-    check_argument("fail_fast", arguments["fail_fast"], bool, "True or False")
-    keep = arguments["keep"]
-    if not isinstance(keep, str) or keep not in ("all", "leaves"):
-        raise ArgumentError("keep", keep, "'all' or 'leaves'")
+        return await self._runners.forget(run_ids)
 
 
 def _checked_limits(limits: object) -> Mapping[str, int] | None:
@@ -756,12 +473,6 @@ def _checked_limits(limits: object) -> Mapping[str, int] | None:
         wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
         raise ArgumentError("limits", limits, wanted)
     return cast("Mapping[str, int] | None", limits)
-
-
-def _listed(selectors: Iterable[Selector] | None) -> list[Any] | None:
-    if selectors is None or isinstance(selectors, str) or not isinstance(selectors, Iterable):
-        return cast("list[Any] | None", selectors)  # what is no list is a fault that planning words
-    return list(selectors)
 
 
 def run(
@@ -809,17 +520,11 @@ def run(
                 check=False,
             )
 
-    _refuse_while_loading()
+    refuse_while_loading()
     if loop_is_running():
         raise RunningLoopError
     result = anyio.run(main)
     return result.raise_for_failure() if check else result
-
-
-def _refuse_while_loading() -> None:
-    script = script_being_loaded()
-    if script is not None:
-        raise UnguardedScriptError(script)
 
 
 def loop_is_running() -> bool:

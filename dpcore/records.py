@@ -19,9 +19,10 @@ from dpcore.ports.runstore import RunHistory, RunRecord, RunStore
 from dpcore.processes import shown_process
 from dpcore.resuming import result_of
 from dpcore.runs import Run
+from dpcore.tasks import Registry
 from dpcore.words import printed
 
-__all__ = ("carried", "check_there", "earlier", "forget", "record_of")
+__all__ = ("carried", "check_there", "earlier", "forget", "record_of", "written")
 
 _HELD = 30.0  # seconds that a run is nobody else's while it is forgotten
 
@@ -51,6 +52,13 @@ def record_of(
         nominal=run.nominal.isoformat() if run.nominal is not None else None,
         tasks=len(run.plan),
     )
+
+
+def written(given: Any, registry: Registry) -> Any:
+    """Write an argument of plan() down: a task's function by the task's name."""
+    if isinstance(given, list | tuple):
+        return [written(one, registry) for one in given]
+    return registry.named(given)[0] if callable(given) else given
 
 
 def carried(
