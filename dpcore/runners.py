@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, cast
 import anyio
 import msgspec
 from anyio import to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from dpcore.adapters import Adapters
 from dpcore.clock import Clock
 from dpcore.errors import (
+    AppStateError,
     ArgumentError,
     NotSharedError,
     PlanningError,
@@ -79,6 +81,8 @@ class Begun:
     """When it began, on the app's clock."""
     holds: tuple[Hold | None, ...]
     """What keeps its results there, and those that it takes data from."""
+    over: anyio.Event = field(default_factory=anyio.Event)
+    """Set when nothing of it is left to be done with the store."""
 
 
 class Runners(Mapping[str, Runner]):
@@ -101,6 +105,7 @@ class Runners(Mapping[str, Runner]):
         self._registry, self._plugins, self._adapters = registry, plugins, adapters
         self._clock, self._source, self._slots, self._kept = clock, source, slots, kept
         self._begun: dict[str, Begun] = {}
+        self._beginnings: set[anyio.Event] = set()  # each is set when its run has begun, or cannot
         self._publish: Callable[[Sequence[Event]], Awaitable[object]] | None = None
         self._is_open = False
 
@@ -118,12 +123,17 @@ class Runners(Mapping[str, Runner]):
         self._publish, self._is_open = publish, True
 
     async def close(self) -> None:
-        """Cancel the runs that go on, and wait until they are recorded."""
-        for runner in list(self.values()):
-            runner.cancel("its App was left")
-            with anyio.CancelScope(shield=True):  # what it records needs the store
-                await runner.ended()
-        self._publish, self._is_open = None, False
+        """Let no more runs begin, cancel those that have, and wait until they are recorded."""
+        self._is_open = False
+        with anyio.CancelScope(shield=True):  # what they record needs the store
+            for beginning in list(self._beginnings):
+                await beginning.wait()
+            left = list(self._begun.values())
+            for begun in left:
+                begun.runner.cancel("its App was left")
+            for begun in left:
+                await begun.over.wait()
+        self._publish = None
         self._kept.clear()
 
     def plan(self, selection: Iterable[Selector], params: Mapping[str, Any] | Iterable[str], **arguments: Any) -> Plan:
@@ -145,7 +155,10 @@ class Runners(Mapping[str, Runner]):
         nominal: datetime | None,
         priority: int,
     ) -> Begun:
-        """Plan a run, record it and take its lease; *arguments* are what else :func:`dpcore.plan` takes."""
+        """Plan a run, record it and take its lease; *arguments* are what else :func:`dpcore.plan` takes.
+
+        When this call is cancelled, the run is there as a whole, or nothing of it is.
+        """
         refuse_while_loading()
         check_running(params=params, metadata=metadata, fail_fast=fail_fast, keep=keep, priority=priority)
         given = _as_lists(arguments)
@@ -168,8 +181,9 @@ class Runners(Mapping[str, Runner]):
         )
         record = self._record(run, {"selection": selected, **given}, means.store)
         record.priority = priority
-        lease = await self._recorded(record, means.store)
-        return self._ours(run, record, lease, means, reading)
+        with self._beginning():
+            lease = await self._recorded(record, means.store)
+            return self._ours(run, record, lease, means, reading)
 
     def _planned(
         self, selection: tuple[Selector | Plan, ...], params: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -215,12 +229,27 @@ class Runners(Mapping[str, Runner]):
             durable="durable" in store.capabilities,
         )
 
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """Begin a run for the length of a ``with`` block; who leaves the app waits for that, and then cancels the run."""
+        if not self._is_open:
+            raise AppStateError("is being left", "stay in it until its runs have ended")
+        beginning = anyio.Event()
+        self._beginnings.add(beginning)
+        try:
+            yield
+        finally:
+            self._beginnings.discard(beginning)
+            beginning.set()
+
     async def _recorded(self, record: RunRecord, store: RunStore) -> Lease:
-        """Record a run that begins, and take its lease."""
-        if not await store.begin(record):
-            raise RunExistsError(record.run_id, str(store))
-        # Begun first: who dies in between leaves a run that can be resumed, and no lease on nothing.
-        lease = await store.lease(f"run/{record.run_id}", _LEASED)
+        """Record a run that begins, and take its lease; as a whole, so that no run is left that says it is running."""
+        await checkpoint_if_cancelled()
+        with anyio.CancelScope(shield=True):
+            if not await store.begin(record):
+                raise RunExistsError(record.run_id, str(store))
+            # Begun first: who dies in between leaves a run that can be resumed, and no lease on nothing.
+            lease = await store.lease(f"run/{record.run_id}", _LEASED)
         if lease is None:
             raise RunExistsError(record.run_id, str(store))
         return lease
@@ -285,9 +314,12 @@ class Runners(Mapping[str, Runner]):
             await runner.drive()
         finally:
             del self._begun[run_id]
-            await _released(begun.lease)
-            if "durable" not in runner.store.capabilities:
-                self._kept.add(run_id)
+            try:
+                await _released(begun.lease)
+            finally:
+                begun.over.set()
+                if "durable" not in runner.store.capabilities:
+                    self._kept.add(run_id)
 
     # ---------------------------------------------------------------- going on
 
@@ -309,19 +341,23 @@ class Runners(Mapping[str, Runner]):
         check_argument("from_", begin, Iterable, "names of tasks, or their functions, in a list")
         means = await self._means()
         await means.store.get(run_id)  # a name that is misspelt shall leave no lease
-        lease = await self._leased(run_id, means.store)
-        try:
-            history = await means.store.get(run_id)  # of which nothing changes any more
-            reading = self._kept.hold(history.record.selection.get("from_run"))
-            run, left, record = await self._remaining(history, self._named(begin), changed, (params, metadata), means)
-            await means.store.append(run_id, left.changes, record=record, lease=lease)
-        except BaseException:
-            await _released(lease)
-            raise
+        with self._beginning():
+            lease = await self._leased(run_id, means.store)
+            try:
+                history = await means.store.get(run_id)  # of which nothing changes any more
+                reading = self._kept.hold(history.record.selection.get("from_run"))
+                run, left, record = await self._remaining(
+                    history, self._named(begin), changed, (params, metadata), means
+                )
+                await means.store.append(run_id, left.changes, record=record, lease=lease)
+            except BaseException:
+                await _released(lease)
+                raise
+            begun = self._ours(run, record, lease, means, reading)
         if differing := [name for name in left.changed if name in left.before.outcomes]:
             told = "%s changed since run %s, and will not be run again; to have that done: changed=True, --changed"
             _log.warning(told, listed(differing), run_id)
-        return self._ours(run, record, lease, means, reading)
+        return begun
 
     async def _leased(self, run_id: str, store: RunStore) -> Lease:
         """Take the lease of a run that is there."""
