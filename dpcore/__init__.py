@@ -16,7 +16,7 @@ below it:
 ``config``            settings: call > environment > project file > default
 ``hookspecs``         what a plugin may implement
 ``timelines``         a run as rows of bars, and as lines of text
-``results``           what a run gave
+``results``           what a run gave, or will give
 ``records``           what is written down of a run; what others take of it
 ``resuming``          what is left of a run that was broken off
 ``journal``           what a run has come to, on its way into the run store
@@ -86,6 +86,7 @@ _HOMES = {
     "Run": "runs",
     "RunRequest": "reactions",
     "RunStore": "ports.runstore",
+    "Running": "results",
     "Settlement": "groups",
     "Shard": "groups",
     "State": "jobs",

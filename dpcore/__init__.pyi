@@ -47,6 +47,7 @@ from dpcore.providers import Command as Command
 from dpcore.providers import Provider as Provider
 from dpcore.reactions import RunRequest as RunRequest
 from dpcore.results import Result as Result
+from dpcore.results import Running as Running
 from dpcore.runs import Run as Run
 from dpcore.tasks import Registry as Registry
 from dpcore.tasks import Task as Task
@@ -93,6 +94,7 @@ __all__ = (
     "Run",
     "RunRequest",
     "RunStore",
+    "Running",
     "Settlement",
     "Shard",
     "State",

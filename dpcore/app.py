@@ -37,7 +37,7 @@ from dpcore.ports.runstore import RunHistory
 from dpcore.ports.subscription import Acknowledge
 from dpcore.reactions import REQUESTS, Params, Reaction, chooses, reaction_name
 from dpcore.records import written
-from dpcore.results import Result
+from dpcore.results import Result, Running
 from dpcore.runners import Runners, check_running, refuse_while_loading
 from dpcore.runs import Keep
 from dpcore.slots import Slots
@@ -71,10 +71,10 @@ class App:
 
     Where the store does not last, of the runs that have ended the latest *keep_runs* are
     kept, all if it is None.  An older one is forgotten when further runs end, as
-    :meth:`forget` does it, but not before nobody has its :class:`Result` any more, and no
-    run takes data from it.  Its results go with it where they are the app's own, in
-    ``memory`` or in the private folder; elsewhere they stay.  A store that lasts
-    keeps every run until it is told to forget it.
+    :meth:`forget` does it, but not before nobody has its :class:`Result` any more, or the
+    :class:`Running` that gives it, and no run takes data from it.  Its results go with it
+    where they are the app's own, in ``memory`` or in the private folder; elsewhere they
+    stay.  A store that lasts keeps every run until it is told to forget it.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class App:
         self._broker = None
         self._group = await anyio.create_task_group().__aenter__()
         self._adapters.open(self._group)
-        self._runners.open(self.publish_many)
+        self._runners.open(self._group, self.publish_many)
         try:
             self.plugins.live("dpcore_started", self)
         except BaseException as error:
@@ -390,17 +390,9 @@ class App:
         :class:`~dpcore.errors.PlanningError` before anything has run.
         """
         check_argument("check", check, bool, "True or False")
-        arguments = {
-            "tags": tags,
-            "root_tasks": root_tasks,
-            "include_upstream": include_upstream,
-            "exclude": exclude,
-            "from_run": from_run,
-            "strict": strict,
-        }
         begun = await self._runners.begin(
             selection,
-            arguments,
+            _planned(tags, root_tasks, include_upstream, exclude, from_run, strict),
             params=params,
             metadata=metadata,
             fail_fast=fail_fast,
@@ -411,6 +403,46 @@ class App:
         )
         result = await self._runners.drive(begun)
         return result.raise_for_failure() if check else result
+
+    async def submit(
+        self,
+        *selection: Selector | Plan,
+        tags: Iterable[str] | None = None,
+        root_tasks: Iterable[Selector] | None = None,
+        include_upstream: bool = False,
+        exclude: Iterable[Selector] = (),
+        from_run: str | None = None,
+        strict: bool = False,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        fail_fast: bool = False,
+        keep: Keep = "all",
+        run_id: str | None = None,
+        nominal: datetime | None = None,
+        priority: int = 0,
+    ) -> Running:
+        """Begin a run as :meth:`run` does, and return at once what tells of its end: a :class:`Running`.
+
+        By then it is planned and recorded, so whatever becomes of this program, :meth:`resume`
+        can run what is left.  It goes on whoever has begun it and whoever waits for it; it is
+        cancelled by :meth:`cancel`, by :meth:`Running.cancel`, and when the App is left.  When
+        this call is cancelled, nothing has begun.
+
+        Raises what :meth:`run` raises before anything has run, and
+        :class:`~dpcore.errors.RunExistsError` if there is a run of that id.
+        """
+        begun = await self._runners.begin(
+            selection,
+            _planned(tags, root_tasks, include_upstream, exclude, from_run, strict),
+            params=params,
+            metadata=metadata,
+            fail_fast=fail_fast,
+            keep=keep,
+            run_id=run_id,
+            nominal=nominal,
+            priority=priority,
+        )
+        return self._runners.start(begun)
 
     async def resume(
         self,
@@ -441,6 +473,22 @@ class App:
         begun = await self._runners.resume(run_id, from_=from_, changed=changed, params=params, metadata=metadata)
         result = await self._runners.drive(begun)
         return result.raise_for_failure() if check else result
+
+    async def submit_resumed(
+        self,
+        run_id: str,
+        *,
+        from_: Selector | Iterable[Selector] = (),
+        changed: bool = False,
+        params: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Running:
+        """Begin what is left of a run as :meth:`resume` does, and return at once what tells of its end.
+
+        The run is this App's when this returns, and goes on as one does that was submitted.
+        """
+        begun = await self._runners.resume(run_id, from_=from_, changed=changed, params=params, metadata=metadata)
+        return self._runners.start(begun)
 
     def cancel(self, run_id: str, reason: str = "it was asked for") -> None:
         """Cancel a run of this app: stop its jobs as far as the executor can, and record that."""
@@ -473,6 +521,25 @@ def _checked_limits(limits: object) -> Mapping[str, int] | None:
         wanted = "a mapping from tag to how many jobs of tasks with it may run at once, at least 1"
         raise ArgumentError("limits", limits, wanted)
     return cast("Mapping[str, int] | None", limits)
+
+
+def _planned(
+    tags: Iterable[str] | None,
+    root_tasks: Iterable[Selector] | None,
+    include_upstream: bool,
+    exclude: Iterable[Selector],
+    from_run: str | None,
+    strict: bool,
+) -> dict[str, Any]:
+    """Return what plan() takes beside a selection and parameters."""
+    return {
+        "tags": tags,
+        "root_tasks": root_tasks,
+        "include_upstream": include_upstream,
+        "exclude": exclude,
+        "from_run": from_run,
+        "strict": strict,
+    }
 
 
 def run(

@@ -1,11 +1,22 @@
-"""Results: what a run gave, each value loaded when it is asked for."""
+"""Results: what a run gave, each value loaded when it is asked for; and runs that go on, which will give one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import TracebackType
 from typing import Any, Self, cast
 
-from dpcore.errors import NoValueError, RunCancelledError, RunFailedError, TaskError, TaskNotFoundError
+import anyio
+
+from dpcore.errors import (
+    NoValueError,
+    RunCancelledError,
+    RunFailedError,
+    TaskError,
+    TaskNotFoundError,
+    check_argument,
+)
 from dpcore.functions import qualified
 from dpcore.jobs import Outcome, Ref, State, described, message
 from dpcore.plans import Plan
@@ -13,7 +24,9 @@ from dpcore.ports import IOManager
 from dpcore.runs import Run
 from dpcore.words import LONGEST_TEXT, printed
 
-__all__ = ("Result",)
+__all__ = ("Ending", "Result", "Running")
+
+_log = logging.getLogger("dpcore.results")
 
 
 class Result(Mapping[str, Any]):
@@ -99,6 +112,97 @@ class Result(Mapping[str, Any]):
         if not isinstance(error, Exception):  # a group of exceptions holds no SystemExit
             error = TaskError(name, qualified(type(error)), message(error)).with_traceback(error.__traceback__)
         return error
+
+
+class Ending:
+    """How a run comes to its end: told once, by who drives it, and asked for by as many as like.
+
+    An error that nobody has asked for is logged when nobody can any more.
+    """
+
+    def __init__(self, run_id: str, cancel: Callable[[str], None]) -> None:
+        self._run_id = run_id
+        self._error: Exception | None = None
+        self._asked = False
+        self._trace: TracebackType | None = None
+        self._result: Result | None = None
+        self._told = anyio.Event()
+        self._cancel: Callable[[str], None] | None = cancel  # until it has ended, so that no more than its result stays
+
+    def __del__(self) -> None:
+        if self._error is not None and not self._asked:
+            error = (type(self._error), self._error, self._trace)
+            _log.error("run %s was broken off, and nobody has asked for its result", self._run_id, exc_info=error)
+
+    @property
+    def told(self) -> bool:
+        """Whether it is known."""
+        return self._told.is_set()
+
+    def tell(self, outcome: Result | Exception) -> None:
+        """Say what the run gave, or what broke it off."""
+        if isinstance(outcome, Exception):
+            self._error, self._trace = outcome, outcome.__traceback__
+        else:
+            self._result = outcome
+        self._cancel = None
+        self._told.set()
+
+    async def asked(self) -> Result:
+        """Wait for it, and return what the run gave or raise what broke it off."""
+        await self._told.wait()
+        self._asked = True
+        if self._error is not None:
+            raise self._error.with_traceback(self._trace)  # without the frames of who has asked before
+        assert self._result is not None
+        return self._result
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the run, unless it has ended."""
+        if self._cancel is not None:
+            self._cancel(reason)
+
+
+class Running:
+    """A run that goes on by itself, in the App in which it was begun: what :meth:`dpcore.App.submit` returns.
+
+    ``await running`` is ``await running.result()``.
+    """
+
+    def __init__(self, run: Run, ending: Ending) -> None:
+        self.run_id: str = run.run_id
+        """The id of the run."""
+        self.plan: Plan = run.plan
+        """What is run."""
+        self._ending = ending
+
+    def __repr__(self) -> str:
+        return f"<Running {self.run_id!r}: {'ended' if self.ended else 'goes on'}>"
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self.result().__await__()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end, however it did: then :meth:`result` waits for nothing."""
+        return self._ending.told
+
+    async def result(self, *, check: bool = True) -> Result:
+        """Wait until the run has ended, and return what it gave; as often as you like, and for as many.
+
+        A run that has failed or was cancelled raises (:meth:`Result.raise_for_failure`)
+        unless *check* is False.  What broke it off, such as a store that failed
+        (:class:`~dpcore.errors.StoreError`), is raised in any case; where nobody asks
+        for it, it is logged.  When this call is cancelled, the run goes on.
+        """
+        __tracebackhide__ = True  # as in Result.raise_for_failure
+        check_argument("check", check, bool, "True or False")
+        result = await self._ending.asked()
+        return result.raise_for_failure() if check else result
+
+    def cancel(self, reason: str = "it was asked for") -> None:
+        """Cancel the run: stop its jobs as far as the executor can, and record that; nothing happens once it has ended."""
+        self._ending.cancel(reason)
 
 
 def _freed(run: Run) -> frozenset[str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import anyio
 import msgspec
 from anyio import to_thread
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from dpcore.adapters import Adapters
@@ -24,6 +25,7 @@ from dpcore.errors import (
     ArgumentError,
     NotSharedError,
     PlanningError,
+    RunCancelledError,
     RunExistsError,
     RunHeldError,
     RunNotFoundError,
@@ -46,7 +48,7 @@ from dpcore.ports.runstore import Lease, RunHistory, RunRecord
 from dpcore.processes import shown_process
 from dpcore.reactions import Announcer
 from dpcore.records import carried, check_there, earlier, forget, record_of, written
-from dpcore.results import Result
+from dpcore.results import Ending, Result, Running
 from dpcore.resuming import Rest, rest
 from dpcore.runner import Runner
 from dpcore.runs import Keep, Run
@@ -88,8 +90,8 @@ class Begun:
 class Runners(Mapping[str, Runner]):
     """The runs that an app drives: a mapping from run id to what drives it, from when it is begun to its end.
 
-    A run is begun, and then driven by whoever has begun it; there is nothing to be waited
-    for in between.  *plugins*, *adapters*, *slots* and *kept* are the app's.
+    A run is begun, and then it is driven by whoever has begun it, or started; there is nothing
+    to be waited for in between.  *plugins*, *adapters*, *slots* and *kept* are the app's.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Runners(Mapping[str, Runner]):
         self._clock, self._source, self._slots, self._kept = clock, source, slots, kept
         self._begun: dict[str, Begun] = {}
         self._beginnings: set[anyio.Event] = set()  # each is set when its run has begun, or cannot
+        self._group: TaskGroup | None = None
         self._publish: Callable[[Sequence[Event]], Awaitable[object]] | None = None
         self._is_open = False
 
@@ -118,9 +121,9 @@ class Runners(Mapping[str, Runner]):
     def __len__(self) -> int:
         return len(self._begun)
 
-    def open(self, publish: Callable[[Sequence[Event]], Awaitable[object]]) -> None:
-        """Let runs begin; what their tasks publish goes to *publish*."""
-        self._publish, self._is_open = publish, True
+    def open(self, group: TaskGroup, publish: Callable[[Sequence[Event]], Awaitable[object]]) -> None:
+        """Let runs begin, of which tasks of *group* drive those that are started; what they publish goes to *publish*."""
+        self._group, self._publish, self._is_open = group, publish, True
 
     async def close(self) -> None:
         """Let no more runs begin, cancel those that have, and wait until they are recorded."""
@@ -133,7 +136,7 @@ class Runners(Mapping[str, Runner]):
                 begun.runner.cancel("its App was left")
             for begun in left:
                 await begun.over.wait()
-        self._publish = None
+        self._group = self._publish = None
         self._kept.clear()
 
     def plan(self, selection: Iterable[Selector], params: Mapping[str, Any] | Iterable[str], **arguments: Any) -> Plan:
@@ -304,6 +307,31 @@ class Runners(Mapping[str, Runner]):
         duration = self._clock.monotonic() - begun.at
         result = Result(runner.run, runner.io, duration, folder=self._adapters.folder, hold=begun.holds[0])
         await self._forget_older(runner.store, runner.io)
+        return result
+
+    def start(self, begun: Begun) -> Running:
+        """Drive a run to its end in a task of the app's, whatever becomes of the one that calls this."""
+        assert self._group is not None
+        runner = begun.runner
+        ending = Ending(runner.run.run_id, runner.cancel)
+        self._group.start_soon(self._drive_apart, begun, ending, name=f"run {runner.run.run_id}")
+        return Running(runner.run, ending)
+
+    async def _drive_apart(self, begun: Begun, ending: Ending) -> None:
+        try:
+            outcome = await self._outcome(begun)
+        except BaseException:  # which ends the program
+            ending.tell(RunCancelledError(begun.runner.run.run_id, "the program was interrupted"))
+            raise
+        ending.tell(outcome)
+
+    async def _outcome(self, begun: Begun) -> Result | Exception:
+        """Drive a run to its end, and return what it gave, or what broke it off: that is no affair of the app's."""
+        try:
+            with anyio.CancelScope(shield=True):  # who leaves the app cancels its runs
+                result = await self.drive(begun)
+        except Exception as error:  # noqa: BLE001  (a store's, say: whoever asks for the result gets it)
+            return error
         return result
 
     async def _own(self, begun: Begun) -> None:
