@@ -158,10 +158,13 @@ class Announcer:
     async def telling(self) -> AsyncIterator[None]:
         """Publish what comes, and what is left at the end."""
         told = anyio.Event()
+        broken: BaseException | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._tell, told)
             try:
                 yield
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (raised below, in no ExceptionGroup)
+                broken = error
             finally:
                 self._ended = True
                 self._wake.set()
@@ -170,6 +173,8 @@ class Announcer:
                 group.cancel_scope.cancel()
                 if self._untold:
                     _log.warning("%s %s", _TOO_SLOW, counted(len(self._untold), "change"))
+        if broken is not None:
+            raise broken
 
     async def _tell(self, told: anyio.Event) -> None:
         try:

@@ -283,6 +283,16 @@ async def test_a_store_that_fails_is_told_to_who_asks_and_is_no_affair_of_the_ap
     assert "nobody has asked" not in caplog.text
 
 
+async def test_an_error_of_the_store_is_itself_also_where_events_tell_of_runs(gate, made):
+    gate.go.set()
+    with anyio.fail_after(20):
+        async with made(store=Failing()) as app, app.subscribe("$run.*"):
+            with pytest.raises(StoreError):
+                await app.run()
+            with pytest.raises(StoreError):
+                await (await app.submit())
+
+
 async def test_what_many_are_told_shows_the_frames_of_one_each(gate, made):
     gate.go.set()
     async with made(store=Failing()) as app:
