@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import signature
 from types import TracebackType
@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from dpcore.adapters import Adapters
 from dpcore.clock import Clock, SystemClock
 from dpcore.config import Config, is_limits
+from dpcore.durations import Duration
 from dpcore.errors import (
     AppStateError,
     ArgumentError,
@@ -31,18 +32,23 @@ from dpcore.kept import Kept
 from dpcore.plans import Plan, Selector
 from dpcore.plans import plan as make_plan
 from dpcore.plugins import Plugins
-from dpcore.ports import Broker, Executor, IOManager, RunStore, Subscription
+from dpcore.ports import Broker, Executor, Firing, IOManager, RunStore, Subscription, Trigger
 from dpcore.ports.broker import subscription
 from dpcore.ports.runstore import RunHistory
 from dpcore.ports.subscription import Acknowledge
+from dpcore.ports.trigger import Overlap
 from dpcore.reactions import REQUESTS, Params, Reaction, chooses, reaction_name
 from dpcore.records import written
 from dpcore.results import Result, Running
 from dpcore.runners import Runners, check_running, refuse_while_loading
 from dpcore.runs import Keep
+from dpcore.scheduler import Fired, Misfire, Policy, Schedule, Scheduler, Starts
+from dpcore.scheduler.schedule import check_name as check_schedule_name
+from dpcore.scheduler.tables import triggers_of
 from dpcore.slots import Slots
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
+from dpcore.topics import check_topic
 from dpcore.words import nearest
 
 __all__ = ("App", "Result", "loop_is_running", "run")
@@ -117,6 +123,8 @@ class App:
             self.registry, self.plugins, self._adapters, self.clock, source, self._slots, self._kept
         )
         self._reactions: list[Reaction] = []
+        self.schedules = Scheduler(self, self._adapters.made)
+        """What fires by itself, by name."""
         self._broker: Broker | None = None  # once nothing has to be waited for before an event is published
 
     def __repr__(self) -> str:
@@ -132,6 +140,7 @@ class App:
         self._group = await anyio.create_task_group().__aenter__()
         self._adapters.open(self._group)
         self._runners.open(self._group, self.publish_many)
+        self.schedules.open(self._group)
         try:
             self.plugins.live("dpcore_started", self)
         except BaseException as error:
@@ -151,6 +160,7 @@ class App:
         for reaction in self._reactions:
             reaction.stop()
         self._reactions.clear()
+        await self.schedules.close()
         await self._runners.close()
         self.plugins.live("dpcore_stopping", self)
         self._adapters.close(failed=kind is not None)
@@ -206,6 +216,7 @@ class App:
         if self._broker is None:
             for reaction in list(self._reactions):
                 await reaction.begun()
+            await self.schedules.begun()
             self._broker = broker
         return broker
 
@@ -300,7 +311,7 @@ class App:
         if not callable(params):
             check_argument("params", params, Mapping | None, "a mapping, or a function that makes one of the event")
         check_argument("name", name, str | None, "a name for those who share the events")
-        selectors = self._selected(selection, arguments)
+        selectors = self._selected(selection, arguments, "run_on")
         if not chooses(selectors, arguments) and params is not None:
             raise ArgumentError("params", params, "left out, because without a selection the event has the parameters")
         if name is None:
@@ -316,12 +327,12 @@ class App:
         self._group.start_soon(self._react, reaction)
         return reaction
 
-    def _selected(self, selection: Iterable[Selector], arguments: Mapping[str, Any]) -> list[Selector]:
-        """Return what :meth:`run_on` is to run as a list; raise for what could be said before any event has come."""
+    def _selected(self, selection: Iterable[Selector], arguments: Mapping[str, Any], caller: str) -> list[Selector]:
+        """Return what *caller* is to run as a list; raise for what could be said before anything has come to be run."""
         known = signature(self.run).parameters
         for argument in arguments:
             if argument not in known or argument in ("selection", "run_id", "check"):
-                raise TypeError(f"run_on() takes no {argument!r}{nearest(argument, known)}")
+                raise TypeError(f"{caller}() takes no {argument!r}{nearest(argument, known)}")
         check_running(**{name: value for name, value in arguments.items() if name in _OF_RUNS})
         if isinstance(selection, str) or callable(selection):
             selection = [selection]
@@ -343,6 +354,95 @@ class App:
         finally:
             if reaction in self._reactions:
                 self._reactions.remove(reaction)
+
+    # ---------------------------------------------------------------- scheduling
+
+    def schedule(
+        self,
+        name: str,
+        trigger: Trigger | Mapping[str, Any] | Sequence[Trigger | Mapping[str, Any]],
+        *,
+        publish: str | None = None,
+        data: Any = None,
+        run: Iterable[Selector] | None = None,
+        params: Mapping[str, Any] | Callable[[Firing], Mapping[str, Any]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        misfire: Misfire = "latest",
+        grace: Duration | None = None,
+        overlap: Overlap | None = None,
+        limit: int | None = None,
+        jitter: Duration | None = None,
+        **arguments: Any,
+    ) -> Schedule:
+        """Have something started whenever *trigger* fires, under a *name*: an event, a run, or both.
+
+        *trigger* is one, a table as in a project file (``{"cron": "0 3 * * *"}``), or several in a
+        list, any of which will do.  A firing publishes an event on the topic *publish*, with
+        *data*, a value or a function of the :class:`Firing`; without it, the body that it was fired
+        with, the data of the events that it answers, or its nominal time.  It starts a run of the selection *run*
+        with *params*, a mapping or a function of the Firing; the body that it was fired with
+        adds to a mapping.  *metadata* and *arguments* are those of :meth:`run`; ``run=[]`` with ``tags=``
+        selects by these alone.  Ids of events and runs come from the schedule and the nominal time.
+
+        *misfire* says what becomes of times at which nothing could fire, because the machine slept, say, or the
+        program did not run: ``"latest"`` makes up for the last of them, ``"all"`` for each,
+        ``"skip"`` for none that is later than *grace*, which is 60 seconds here; with the others there is no such limit unless it is given.
+        *overlap* says what becomes of a firing while a run of the schedule goes on: ``"skip"`` leaves it out,
+        ``"queue"`` lets it wait for its turn, ``"allow"`` runs it beside; by default the
+        trigger says which: time is skipped, events and requests wait.  *limit* is how many of its runs may
+        go on together before that.  *jitter* delays each firing by a part of it, always the same for the same time.
+
+        It fires from now on, or when the app is entered.  State is in the run store under the name: of a
+        store that lasts, a restart makes up for what was missed; schedulers that share one fire each time once.
+        Whatever is missed, left out or fails is logged, and told by events on ``$schedule.*``.
+
+        Raises :class:`~dpcore.errors.ArgumentError`, :class:`~dpcore.errors.ScheduleExistsError`,
+        :class:`~dpcore.errors.TopicError`, and :class:`~dpcore.errors.PlanningError` for a selection
+        that cannot be planned; so tasks are registered before.
+        """
+        triggers = triggers_of(trigger, self.plugins)
+        policy = Policy.checked(triggers, misfire=misfire, grace=grace, overlap=overlap, limit=limit, jitter=jitter)
+        if publish is not None:
+            check_topic(publish)
+        elif run is None and not arguments:
+            raise ArgumentError("publish", publish, "a topic, or give run=: a schedule starts something")
+        if not callable(params):
+            check_argument("params", params, Mapping | None, "a mapping, or a function that makes one of the Firing")
+        selection = None
+        if run is not None or arguments:
+            selection = self._selected([] if run is None else run, arguments, "schedule")
+        starts = Starts(
+            topic=publish, data=data, selection=selection, params=params, metadata=metadata, arguments=arguments
+        )
+        schedule = Schedule(self.schedules, check_schedule_name(name), triggers, policy, starts)
+        self.schedules.add(schedule)
+        if schedule.streams:
+            self._broker = None  # until it listens
+        return schedule
+
+    async def unschedule(self, name: str) -> None:
+        """Forget a schedule and what is known of it, here and in the run store; its runs go on.
+
+        Raises :class:`~dpcore.errors.ScheduleNotFoundError`.
+        """
+        await self.schedules.remove(name)
+
+    async def fire(self, name: str, body: Any = None, *, key: str = "") -> Fired:
+        """Fire a schedule now, by hand, also while it is paused; return what became of it.
+
+        Functions of the Firing find *body* there; what :meth:`schedule` says uses it too.  With a *key* that it was fired with
+        before, nothing happens.  Raises :class:`~dpcore.errors.ScheduleNotFoundError`, and
+        :class:`~dpcore.errors.ScheduleFullError` where as many of its runs go on as may.
+        """
+        return await self.schedules[name].fire(body, key=key)
+
+    async def backfill(self, name: str, start: datetime, end: datetime) -> list[Fired]:
+        """Fire a schedule for each nominal time from *start* on and before *end*, both past; return what became of each.
+
+        They are fired in order, one after the other as far as *limit* says.  What has
+        been fired before is not fired again.
+        """
+        return await self.schedules[name].backfill(start, end)
 
     async def serve(self) -> None:
         """Start the runs that events on ``$run.request`` ask for, until cancelled.

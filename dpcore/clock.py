@@ -30,6 +30,18 @@ class Clock(ABC):
     async def sleep(self, seconds: float) -> None:
         """Wait that many seconds of :meth:`monotonic`; cancelling it has no effect on others."""
 
+    longest_sleep: float = 30.0
+    """Seconds after which :meth:`sleep_until` looks at the wall again."""
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Wait until :meth:`now` is *moment* at least, which is aware; not at all if it is already.
+
+        Somebody may set the wall while this waits, or the machine may sleep, in which time
+        :meth:`monotonic` need not go on; that is noticed after :attr:`longest_sleep`.
+        """
+        while (left := (moment - self.now()).total_seconds()) > 0:
+            await self.sleep(min(left, self.longest_sleep))
+
 
 class SystemClock(Clock):
     """The clock of the machine."""

@@ -42,7 +42,9 @@ __all__ = (
     "Value",
     "build",
     "canonical",
+    "converted",
     "kind_named",
+    "main_setting",
     "masked",
     "settings_of",
     "settle",
@@ -462,6 +464,15 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
     return found
 
 
+def main_setting(cls: type) -> Setting | None:
+    """Return the first parameter of a constructor that may be given by position; None if there is none."""
+    for function in _constructors(cls):
+        for parameter in [*inspect.signature(function).parameters.values()][1:]:
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                return _setting(function, parameter)
+    return None
+
+
 def _constructors(cls: type) -> Iterator[Any]:
     for each in cls.__mro__[:-1]:
         if "__init__" in vars(each):
@@ -624,7 +635,7 @@ def _placed(setting: Setting, said: Value | None, root: Path | None) -> Value | 
 
 def _settled(owner: str, setting: Setting, said: Value | None) -> Value:
     if said is not None:
-        return replace(said, value=_converted(owner, setting, said))
+        return replace(said, value=converted(owner, setting, said))
     if setting.required:
         ways = {"url": "write it as 'name://host/...'", "path": "write it as 'name:path'"}
         way = ways.get(setting.name, f"write it as 'name?{setting.name}=...'")
@@ -632,7 +643,8 @@ def _settled(owner: str, setting: Setting, said: Value | None) -> Value:
     return Value(setting.default, "default", Level.DEFAULT)
 
 
-def _converted(owner: str, setting: Setting, said: Value) -> Any:
+def converted(owner: str, setting: Setting, said: Value) -> Any:
+    """Return what was said of a setting, converted by its hint; *owner* is named where it does not convert."""
     members = _members(setting.hint)
     if setting.hint is Any or (isinstance(said.value, str) and str in members):
         return said.value  # a text, where a text will do, is not looked into

@@ -73,6 +73,9 @@ __all__ = (
     "RunHeldError",
     "RunNotFoundError",
     "RunningLoopError",
+    "ScheduleExistsError",
+    "ScheduleFullError",
+    "ScheduleNotFoundError",
     "SelectionError",
     "SettingError",
     "StoreError",
@@ -192,6 +195,43 @@ class NaiveDatetimeError(DpcoreError, ValueError, TypeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _carried(self, self.argument, Shown(printed(self.value)))
+
+
+class ScheduleExistsError(DpcoreError, ValueError):
+    """There is a schedule of that name already."""
+
+    def __init__(self, name: str, triggers: str) -> None:
+        super().__init__(name, triggers)
+        self.name, self.triggers = name, triggers
+
+    def __str__(self) -> str:
+        return f"there is a schedule {self.name!r} already ({self.triggers}); give another name, or unschedule it first"
+
+
+class ScheduleNotFoundError(DpcoreError, KeyError):
+    """There is no schedule of that name."""
+
+    def __init__(self, name: object, known: Iterable[str] = ()) -> None:
+        super().__init__(name, sorted(known))
+        self.name, self.known = name, self.args[1]
+
+    def __str__(self) -> str:
+        return f"there is no schedule {printed(self.name)} (there are: {listed(self.known)}){nearest(self.name, self.known)}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _carried(self, self.name if isinstance(self.name, str) else Shown(printed(self.name)), self.known)
+
+
+class ScheduleFullError(DpcoreError, RuntimeError):
+    """A schedule cannot be fired, because as many of its runs go on as there may be."""
+
+    def __init__(self, name: str, runs: Sequence[str], overlap: str) -> None:
+        super().__init__(name, list(runs), overlap)
+        self.name, self.runs, self.overlap = name, self.args[1], overlap
+
+    def __str__(self) -> str:
+        cure = "wait, or schedule it with overlap='queue'" if self.overlap == "skip" else "wait until they have ended"
+        return f"schedule {self.name!r} was not fired, because it still runs ({listed(self.runs, 3)}); {cure}"
 
 
 # ---------------------------------------------------------------- describing work

@@ -192,6 +192,16 @@ def dpcore_event_settled(event: Any, group: str, settled: str) -> None:
     """
 
 
+@_hook("observe", isolated=True)
+def dpcore_schedule_fired(schedule: Any, firing: Any) -> None:
+    """See that *schedule* has fired: what its *firing* starts was published, and its run was begun.
+
+    Called for every firing, also one by hand, in the process of the app that has fired, in its event loop: do
+    little.  The result is ignored.  An exception is logged with the plugin's name, the first as a
+    warning and those after it at debug level, and nothing else comes of it.
+    """
+
+
 @_hook("live", isolated=False)
 def dpcore_started(app: Any) -> None:
     """Begin: the app has started, and nothing has run on it yet.

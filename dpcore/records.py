@@ -22,7 +22,10 @@ from dpcore.runs import Run
 from dpcore.tasks import Registry
 from dpcore.words import printed
 
-__all__ = ("carried", "check_there", "earlier", "forget", "record_of", "written")
+__all__ = ("LEFT", "carried", "check_there", "earlier", "forget", "record_of", "written")
+
+LEFT = "its App was left"
+"""Why a run was cancelled that nobody had cancelled: with the app that drove it."""
 
 _HELD = 30.0  # seconds that a run is nobody else's while it is forgotten
 

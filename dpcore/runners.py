@@ -47,7 +47,7 @@ from dpcore.ports import Executor, IOManager, RunStore
 from dpcore.ports.runstore import Lease, RunHistory, RunRecord
 from dpcore.processes import shown_process
 from dpcore.reactions import Announcer
-from dpcore.records import carried, check_there, earlier, forget, record_of, written
+from dpcore.records import LEFT, carried, check_there, earlier, forget, record_of, written
 from dpcore.results import Ending, Result, Running
 from dpcore.resuming import Rest, rest
 from dpcore.runner import Runner
@@ -133,7 +133,7 @@ class Runners(Mapping[str, Runner]):
                 await beginning.wait()
             left = list(self._begun.values())
             for begun in left:
-                begun.runner.cancel("its App was left")
+                begun.runner.cancel(LEFT)
             for begun in left:
                 await begun.over.wait()
         self._group = self._publish = None

@@ -30,6 +30,21 @@ EXAMPLES = [
         "there is no time zone 'Europe/Berln'; give the name of an IANA zone, such as 'Europe/Berlin', or a tzinfo; did you mean 'Europe/Berlin'?",
     ),
     (
+        errors.ScheduleExistsError("nightly", "cron '0 3 * * *' in UTC"),
+        ValueError,
+        "there is a schedule 'nightly' already (cron '0 3 * * *' in UTC); give another name, or unschedule it first",
+    ),
+    (
+        errors.ScheduleNotFoundError("nightl", ["nightly"]),
+        KeyError,
+        "there is no schedule 'nightl' (there are: 'nightly'); did you mean 'nightly'?",
+    ),
+    (
+        errors.ScheduleFullError("nightly", ["nightly-1"], "skip"),
+        RuntimeError,
+        "schedule 'nightly' was not fired, because it still runs ('nightly-1'); wait, or schedule it with overlap='queue'",
+    ),
+    (
         errors.NaiveDatetimeError("start", 3),
         ValueError,
         "start=3 must be an aware datetime, one with a time zone: datetime(2026, 3, 29, 3, tzinfo=ZoneInfo('Europe/Berlin')), or datetime.now(UTC)",

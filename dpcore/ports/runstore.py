@@ -212,6 +212,12 @@ class RunStore(Adapter):
             raise RunNotFoundError(run_id, str(self), await self._latest())
 
     @final
+    async def record(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run without its changes; None if there is no such run."""
+        found = await _asked(self, self.fetch(f"run/{check_id(run_id, 'run id')}"))
+        return None if found is None else _RECORD.decode(found.value)
+
+    @final
     async def get(self, run_id: str) -> RunHistory:
         """Return all that is known of a run; :class:`~dpcore.errors.RunNotFoundError` if nothing is."""
         found = await _asked(self, self.fetch(f"run/{check_id(run_id, 'run id')}", entries=True))
@@ -244,6 +250,18 @@ class RunStore(Adapter):
     async def write(self, key: str, value: Any, *, expected: int | None = None) -> int | None:
         """Write a small document of JSON's types; return its version, None if its version is not the *expected* one."""
         return await _asked(self, self.commit(f"document/{key}", value=_encode(value), expected=expected))
+
+    @final
+    async def documents(self, prefix: str) -> Sequence[tuple[str, Any, int]]:
+        """Return the small documents whose keys begin with *prefix*: the rest of each key, its value and its version."""
+        found = await _asked(self, self.scan(f"document/{prefix}"))
+        cut = len("document/") + len(prefix)
+        return [(key[cut:], msgspec.json.decode(document.value), document.version) for key, document in found]
+
+    @final
+    async def forget(self, key: str) -> bool:
+        """Forget the small document under *key*; tell whether there was one."""
+        return await _asked(self, self.drop(f"document/{key}"))
 
     @final
     async def lease(self, key: str, ttl: float) -> Lease | None:

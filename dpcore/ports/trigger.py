@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
@@ -78,17 +78,21 @@ def stamp(moment: datetime) -> str:
 class Platform(Protocol):
     """What a trigger that listens may ask of the platform; an :class:`~dpcore.App` is one."""
 
-    clock: Clock
-    """Who is asked what time it is, and who waits."""
+    @property
+    def clock(self) -> Clock:
+        """Who is asked what time it is, and who waits."""
 
-    def subscribe(self, *patterns: str, **arguments: Any) -> Subscription:
-        """Return a subscription to the topics that *patterns* match: :meth:`Broker.subscribe`."""
+    @property
+    def subscribe(self) -> Callable[..., Subscription]:
+        """Return a subscription to the topics that patterns match: :meth:`Broker.subscribe`."""
 
-    def publish(self, topic: str | Event, data: Any = None, **arguments: Any) -> Awaitable[Event]:
-        """Publish *data* on *topic*."""
+    @property
+    def publish(self) -> Callable[..., Awaitable[Event]]:
+        """Publish data on a topic: :meth:`Broker.publish`."""
 
-    def run(self, *selection: Any, **arguments: Any) -> Awaitable[Any]:
-        """Run tasks to their end."""
+    @property
+    def run(self) -> Callable[..., Awaitable[Any]]:
+        """Run tasks to their end: :meth:`dpcore.App.run`."""
 
 
 class Trigger(Adapter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -22,12 +23,22 @@ class FakeClock(Clock):
     threads and other processes is not seen: a task that waits for that counts as
     waiting, so leave *autojump* off where a timeout watches over such work.
 
+    Because nobody sets its wall, :meth:`sleep_until` sleeps once; with a *longest_sleep* in seconds
+    it looks at the wall as often as on a real clock.
+
     One clock belongs to one event loop at a time.
     """
 
-    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC), *, autojump: bool = False) -> None:
+    def __init__(
+        self,
+        start: datetime = datetime(2026, 1, 1, tzinfo=UTC),
+        *,
+        autojump: bool = False,
+        longest_sleep: float = inf,
+    ) -> None:
         self._start = start.astimezone(UTC)
         self._elapsed = 0.0
+        self.longest_sleep = longest_sleep
         self._sleepers: list[_Sleeper] = []
         self.autojump = autojump
         self._jumping = False
@@ -71,6 +82,14 @@ class FakeClock(Clock):
         self._elapsed = end
         await _settled()
 
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall forward by so many seconds, back if they are negative, while :meth:`monotonic` stands still.
+
+        As somebody does who corrects the time of a machine.  Who waits with :meth:`sleep_until` notices it
+        as with a real clock if this one was made with ``longest_sleep=30``.
+        """
+        self._start += timedelta(seconds=seconds)
+
     async def _jump(self) -> None:
         self._jumping = True
         try:
@@ -109,9 +128,11 @@ async def _settled() -> None:
         await anyio.wait_all_tasks_blocked()
         return
     # anyio has this for asyncio too, but looks only once in a tenth of a second.
-    await checkpoint()
-    while not all(task is this or _waits(task) for task in asyncio.all_tasks()):
+    # Twice in a row: the end of a task wakes who waits for it one turn later.
+    settled = 0
+    while settled < 2:
         await checkpoint()
+        settled = settled + 1 if all(task is this or _waits(task) for task in asyncio.all_tasks()) else 0
 
 
 def _waits(task: asyncio.Task[object]) -> bool:

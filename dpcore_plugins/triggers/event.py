@@ -14,7 +14,7 @@ import anyio
 from dpcore import Clock, Delivery, Event, Firing, Platform, StreamTrigger
 from dpcore.durations import Duration, duration
 from dpcore.errors import ArgumentError
-from dpcore.topics import Pattern
+from dpcore.topics import check_pattern
 
 __all__ = ("EventTrigger",)
 
@@ -54,7 +54,7 @@ class EventTrigger(StreamTrigger):
         throttle: Duration | None = None,
         start: Literal["new", "earliest"] = "new",
     ) -> None:
-        self.pattern = str(Pattern(pattern))
+        self.pattern = check_pattern(pattern)
         if filter is not None and not callable(filter):
             raise ArgumentError("filter", filter, "a function of the event")
         if batch is not None and (type(batch) is not int or not 1 <= batch <= _MOST):

@@ -1,0 +1,111 @@
+"""Standings: what schedulers know of their schedules, in the run store, and how they agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from dpcore.ports.runstore import RunStore
+from dpcore.ports.trigger import Firing
+from dpcore.scheduler.policies import Standing
+
+__all__ = ("Change", "Standings")
+
+Change = Callable[[Standing], bool]
+"""Changes a standing in place; False, and nothing is written, if there is nothing to be changed."""
+
+_PREFIX = "schedule/"
+_FIRINGS = "firing/"
+
+
+class Standings:
+    """The standings of an app's schedules, by name: those that it knows, and what the run store has.
+
+    Where the store is shared, every change is made on what is there now, and by one scheduler at a
+    time: each write expects the version that was read.  Otherwise nobody else writes, so
+    changes count at once, and are written when there is time: :meth:`flush`.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.shared = "shared" in store.capabilities
+        self._known: dict[str, Standing] = {}
+        self._versions: dict[str, int] = {}
+        self._unwritten: dict[str, None] = {}
+
+    async def load(self) -> None:
+        """Read all that the store has; of what it does not share, only what is not known yet."""
+        for name, value, version in await self.store.documents(_PREFIX):
+            if self.shared or name not in self._known:
+                self._known[name], self._versions[name] = _read(value), version
+
+    def known(self, name: str) -> Standing:
+        """Return what was last known of a schedule; a new one if nothing is."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = Standing()
+        return found
+
+    async def fresh(self, name: str) -> Standing:
+        """Return what is known of a schedule, asking the store where others write too."""
+        if self.shared:
+            value, version = await self.store.read(_PREFIX + name)
+            self._known[name], self._versions[name] = _read(value), version
+        return self.known(name)
+
+    async def change(self, name: str, change: Change) -> bool:
+        """Change a standing, once nobody else does at the same time; tell whether there was something to be changed."""
+        if not self.shared:
+            if not change(self.known(name)):
+                return False
+            self._unwritten[name] = None
+            return True
+        while change(standing := await self.fresh(name)):
+            version = await self.store.write(_PREFIX + name, standing, expected=self._versions[name])
+            if version is not None:
+                self._versions[name] = version
+                return True
+        return False
+
+    async def flush(self) -> None:
+        """Write what has changed since."""
+        while self._unwritten:
+            name = next(iter(self._unwritten))
+            await self.store.write(_PREFIX + name, self._known[name])
+            self._unwritten.pop(name, None)
+
+    async def forget(self, name: str) -> None:
+        """Forget a schedule, with the firings that wait."""
+        standing = await self.fresh(name)
+        await self.drop(name, standing.waiting)
+        self._known.pop(name, None)
+        self._versions.pop(name, None)
+        self._unwritten.pop(name, None)
+        await self.store.forget(_PREFIX + name)
+
+    # ------------------------------------------------------------ firings that wait
+
+    async def keep(self, firing: Firing) -> None:
+        """Keep a firing until its turn comes."""
+        kept = {"nominal": firing.nominal.isoformat(), "key": firing.key, "body": firing.body}
+        await self.store.write(f"{_FIRINGS}{firing.schedule}/{firing.id}", kept)
+
+    async def kept(self, schedule: str, firing_id: str) -> Firing | None:
+        """Return a firing that was kept; None if it was dropped meanwhile."""
+        kept, _ = await self.store.read(f"{_FIRINGS}{schedule}/{firing_id}")
+        if kept is None:
+            return None
+        nominal = datetime.fromisoformat(kept["nominal"])
+        return Firing(schedule=schedule, nominal=nominal, key=kept["key"], body=kept["body"])
+
+    async def drop(self, schedule: str, firing_ids: Iterable[str]) -> None:
+        """Let go of firings that waited."""
+        for firing_id in firing_ids:
+            await self.store.forget(f"{_FIRINGS}{schedule}/{firing_id}")
+
+
+def _read(value: Any) -> Standing:
+    return Standing() if value is None else msgspec.convert(value, Standing)
