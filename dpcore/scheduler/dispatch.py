@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from dpcore.errors import RunEndedError, RunExistsError, RunHeldError, RunNotFoundError, StoreError
 from dpcore.jobs import State, described
 from dpcore.ports import Firing, Platform, RunStore
+from dpcore.processes import is_gone, this_process
 from dpcore.records import LEFT
 from dpcore.results import Result, Running
 from dpcore.scheduler.policies import Standing
@@ -55,6 +56,9 @@ class Host(Platform, Protocol):
         """Go on with a run: :meth:`dpcore.App.submit_resumed`."""
 
 
+_Place = Literal["free", "waiting", "skipped", "full", "taken"]
+
+
 class Dispatcher:
     """Publishes the events and begins the runs of firings, and follows these to their ends."""
 
@@ -65,7 +69,7 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._turns: dict[str, anyio.Lock] = {}  # for who decides whether a run of a schedule may begin
         self._changed: dict[str, anyio.Event] = {}  # when one has ended
-        self._missing: dict[str, datetime] = {}  # runs that have a place and no record, since when
+        self._undriven: dict[str, datetime] = {}  # runs that have a place and that nobody drives, since when
 
     def left_alone(self, standing: Standing) -> bool:
         """Tell whether a schedule has something to be looked after: runs that are not driven here, or what waits."""
@@ -87,7 +91,7 @@ class Dispatcher:
     async def fire(self, schedule: Schedule, firing: Firing, *, patient: bool = False) -> Fired:
         """Publish and begin what a firing starts, if its schedule may run another now.
 
-        Who is *patient* waits here for that; others are kept, or left out.
+        Who is *patient* waits here for that; others are kept for their turn, or left out.
         """
         if schedule.starts.selection is None:
             await self._start(schedule, firing)
@@ -97,54 +101,53 @@ class Dispatcher:
                 place = await self._place(schedule, firing, patient=patient)
                 if place == "free":
                     return await self._start_run(schedule, firing)
-                if place in ("waiting", "skipped"):
+                if place != "taken":
                     return Fired(firing, place)
             await self._change(schedule)
 
-    async def _place(
-        self, schedule: Schedule, firing: Firing, *, patient: bool
-    ) -> Literal["free", "waiting", "skipped", "none"]:
+    async def _place(self, schedule: Schedule, firing: Firing, *, patient: bool) -> _Place:
         """Take a place for the run of a firing, or say what becomes of it."""
         book, policy = self._book, schedule.policy
         limit = _MOST_RUNS if policy.overlap == "allow" else policy.limit
         gone = await self._gone(schedule)
-        found: Literal["free", "waiting", "skipped", "none"] = "none"
+        found: _Place = "taken"
 
         def take(standing: Standing) -> bool:
             nonlocal found
-            standing.runs = [run for run in standing.runs if run not in gone]
+            standing.runs = {run: who for run, who in standing.runs.items() if run not in gone}
             if firing.id in standing.runs:
                 found = "free"
             elif firing.id in standing.waiting:
                 found = "waiting"
             elif len(standing.runs) < limit:
-                standing.runs.append(firing.id)
+                standing.runs[firing.id] = this_process()
                 found = "free"
                 return True
             elif patient:
-                found = "none"
-            elif policy.overlap == "queue" and len(standing.waiting) < _MOST_WAITING:
+                found = "taken"
+            elif policy.overlap != "queue":
+                found = "skipped"
+            elif len(standing.waiting) >= _MOST_WAITING:
+                found = "full"
+            else:
                 standing.waiting.append(firing.id)
                 found = "waiting"
                 return True
-            else:
-                found = "skipped"
             return bool(gone)
 
-        if policy.overlap == "queue" and not patient:
-            await book.keep(firing)
+        waits = policy.overlap == "queue" and not patient
+        if waits:
+            await book.keep(firing)  # before anybody is told that it waits
         await book.change(schedule.name, take)
+        if waits and found != "waiting":
+            await book.drop(schedule.name, [firing.id])
         if found in ("skipped", "waiting"):
             self._left_out(schedule, firing, found)
-        if found != "waiting" and policy.overlap == "queue" and not patient:
-            await book.drop(schedule.name, [firing.id])
         return found
 
     def _left_out(self, schedule: Schedule, firing: Firing, found: str) -> None:
         going = self._book.known(schedule.name)
         reason = f"{counted(len(going.runs), 'run')} of it still {'runs' if len(going.runs) == 1 else 'run'}"
-        if found == "skipped" and schedule.policy.overlap == "queue":
-            reason += f", and {len(going.waiting)} firings wait"
         _log.log(
             logging.WARNING if found == "skipped" else logging.INFO,
             "schedule %r: %s %s, because %s",
@@ -218,7 +221,7 @@ class Dispatcher:
         def release(standing: Standing) -> bool:
             if run_id not in standing.runs:
                 return False
-            standing.runs.remove(run_id)
+            del standing.runs[run_id]
             standing.broken.pop(run_id, None)
             return True
 
@@ -253,7 +256,7 @@ class Dispatcher:
                     if not standing.waiting or len(standing.runs) >= schedule.policy.limit:
                         return False
                     chosen = standing.waiting.pop(0)
-                    standing.runs.append(chosen)
+                    standing.runs[chosen] = this_process()
                     return True
 
                 if not await book.change(schedule.name, choose):
@@ -275,45 +278,59 @@ class Dispatcher:
         await book.drop(schedule.name, [firing_id])
 
     async def _gone(self, schedule: Schedule) -> set[str]:
-        """Return which runs that are noted as going on have ended, or were never begun."""
-        book = self._book
-        noted = [run for run in book.known(schedule.name).runs if run not in self._running]
-        return {run for run in noted if await self._fate(book, run) == "ended"}
+        """Return which runs that are noted as going on have ended, or never began and will not."""
+        standing = self._book.known(schedule.name)
+        noted = [run for run in standing.runs if run not in self._running]
+        fates = {run: await self._fate(standing, run) for run in noted}
+        return {
+            run
+            for run, fate in fates.items()
+            if fate == "ended" or (fate == "lost" and await self._book.kept(schedule.name, run) is None)
+        }
 
-    async def _fate(self, book: Standings, run_id: str) -> Literal["ended", "broken", "going"]:
-        record = await book.store.record(run_id)
-        if record is None:
-            since = self._missing.setdefault(run_id, self._clock.now())
-            return "ended" if self._clock.now() - since > _BEGUN else "going"
-        self._missing.pop(run_id, None)
-        if record.state not in _GOING_ON:
+    async def _fate(self, standing: Standing, run_id: str) -> Literal["going", "ended", "broken", "lost"]:
+        """Return what has become of a run that is not driven here: one is lost if its process died before it began."""
+        store = self._book.store
+        record = await store.record(run_id)
+        if record is not None and record.state not in _GOING_ON:
             return "broken" if record.reason == LEFT else "ended"
-        return "going" if await book.store.holder(f"run/{run_id}") is not None else "broken"
+        if record is not None and await store.holder(f"run/{run_id}") is not None:
+            return "going"
+        now = self._clock.now()
+        since = self._undriven.setdefault(run_id, now)
+        if not is_gone(standing.runs.get(run_id, "")) and now - since < _BEGUN:
+            return "going"  # or it is about to be
+        del self._undriven[run_id]
+        return "lost" if record is None else "broken"
 
     async def look_after(self, schedule: Schedule) -> None:
         """Go on with runs whose process has died, and forget those that have ended without being noted."""
-        book = self._book
-        standing = await book.fresh(schedule.name)
+        standing = await self._book.fresh(schedule.name)
         for run_id in [run for run in standing.runs if run not in self._running]:
-            fate = await self._fate(book, run_id)
+            fate = await self._fate(standing, run_id)
             if fate == "broken":
-                await self._go_on(book, schedule, run_id)
+                await self._go_on(schedule, run_id, standing.runs[run_id])
+            elif fate == "lost":
+                await self._begin_kept(schedule, run_id)
             elif fate == "ended":
                 await self._release(schedule, run_id)
-            elif await book.kept(schedule.name, run_id) is not None and await book.store.record(run_id) is None:
-                await self._begin_kept(schedule, run_id)
         await self._next_waiting(schedule)
 
-    async def _go_on(self, book: Standings, schedule: Schedule, run_id: str) -> None:
+    async def _go_on(self, schedule: Schedule, run_id: str, owner: str) -> None:
+        """Go on with a run that was *owner*'s, unless another scheduler does."""
         times = 0
 
         def note(standing: Standing) -> bool:
             nonlocal times
+            if standing.runs.get(run_id) != owner:
+                return False
             times = standing.broken.get(run_id, 0) + 1
             standing.broken[run_id] = times
+            standing.runs[run_id] = this_process()
             return True
 
-        await book.change(schedule.name, note)
+        if not await self._book.change(schedule.name, note):
+            return
         try:
             if times > _MOST_BROKEN:
                 raise RunNotFoundError(run_id, f"what is gone on with: it was broken off {times} times")

@@ -128,8 +128,8 @@ class Standing(msgspec.Struct, omit_defaults=True):
     paused: bool = False
     note: str = ""
     claim: Claim | None = None
-    runs: list[str] = []
-    """The ids of its runs that were begun, and are not known to have ended."""
+    runs: dict[str, str] = {}
+    """Its runs that have a place, and are not known to have ended: the process that drives each, by id, oldest first."""
 
     waiting: list[str] = []
     """The ids of firings that wait for their turn, oldest first."""

@@ -86,8 +86,8 @@ class Fired(NamedTuple):
     """What became of one firing."""
 
     firing: Firing
-    state: Literal["fired", "waiting", "skipped", "known"]
-    """Whether it has been fired, waits for its turn, was left out, or had been fired before."""
+    state: Literal["fired", "waiting", "known", "skipped", "full"]
+    """Whether it has been fired, waits for its turn, had been fired before, was left out, or could not even wait."""
 
     running: Running | None = None
     """Its run, where it was begun here and now."""

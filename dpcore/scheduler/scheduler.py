@@ -32,7 +32,7 @@ __all__ = ("Scheduler",)
 
 _log = logging.getLogger("dpcore.scheduler")
 
-_HEARTBEAT = timedelta(seconds=30)  # after which a scheduler looks at what others have done
+_HEARTBEAT = timedelta(seconds=10)  # after which a scheduler looks at what others have done
 _CLAIMED = timedelta(seconds=60)  # in which a firing that was claimed has been published and begun
 _LOOK_AGAIN = timedelta(seconds=1)  # at what another scheduler has claimed
 _STUCK = timedelta(milliseconds=100)  # after which others dispatch what is due behind something that waits
@@ -361,11 +361,14 @@ class Scheduler(Mapping[str, Schedule]):
             if book.shared and not await self._claim(book, firing, nominal):
                 return now + _LOOK_AGAIN if book.known(schedule.name).claim is not None else None
             try:
-                await dispatcher.fire_or_give_up(schedule, firing)
+                fired = await dispatcher.fire_or_give_up(schedule, firing)
             except BaseException:
                 with anyio.CancelScope(shield=True), suppress(OSError):
                     await self._let_go(book, schedule)
                 raise
+            if fired is not None and fired.state == "full":  # it stays due, until there is room
+                await self._let_go(book, schedule)
+                return now + _LOOK_AGAIN
             await self._mark(book, schedule, nominal)
         if found.missed and (found.fire or await self._mark(book, schedule, found.missed[-1])):
             self._missed(schedule, found)
@@ -439,8 +442,8 @@ class Scheduler(Mapping[str, Schedule]):
         nominal = local(self.clock.now(), first.timezone if isinstance(first, TimeTrigger) else UTC)
         key = key or os.urandom(10).hex()
         fired = await dispatcher.fire(schedule, Firing(nominal=nominal, schedule=schedule.name, body=body, key=key))
-        if fired.state == "skipped":
-            raise ScheduleFullError(schedule.name, self.standing(schedule.name).runs, schedule.policy.overlap)
+        if fired.state in ("skipped", "full"):
+            raise ScheduleFullError(schedule.name, [*self.standing(schedule.name).runs], schedule.policy.overlap)
         return fired
 
     async def backfill(self, schedule: Schedule, start: datetime, end: datetime) -> list[Fired]:

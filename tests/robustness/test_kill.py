@@ -40,3 +40,9 @@ def test_60_killed_programs_with_worker_processes_leave_none_and_are_resumed(pro
     assert done["executions"] > 10 * done["runs"]
     # What two workers are given at once while tasks are short, and as many whose outcomes are being recorded.
     assert done["most"] <= 2 * 2 * (1 + AHEAD)
+
+
+def test_1500_ticks_of_four_schedulers_that_are_killed_40_times_each_start_one_run_or_event(programs, tmp_path):
+    (done,) = programs("killed_schedulers.py", [tmp_path / "schedulers", 250, 40, 7])
+    assert (done["runs"], done["events"], done["kills"]) == (1000, 500, 40)
+    assert done["repeated"] > 0  # some of them were killed between doing it and noting that

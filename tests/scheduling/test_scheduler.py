@@ -410,14 +410,18 @@ async def test_what_is_due_while_it_runs_waits_for_its_turn(clock):
         assert (schedule.waiting, schedule.runs) == ([], [])
 
 
-async def test_no_more_than_a_hundred_firings_wait(clock):
-    tasks, _, _ = gated()
-    async with App(tasks, clock=clock, executor="inline") as app, hearing(app, "$schedule.skipped") as heard:
-        schedule = app.schedule("a", IntervalTrigger(60), run="load", overlap="queue")
+async def test_no_more_than_a_hundred_firings_wait_and_those_beyond_stay_due(clock):
+    tasks, ran, gates = gated()
+    async with App(tasks, clock=clock, executor="inline") as app:
+        schedule = app.schedule("a", IntervalTrigger(60), run="load", overlap="queue", misfire="all")
         await clock.advance(110 * 60)
         assert len(schedule.waiting) == 100
-        assert len(heard) == 9
-        assert heard[0].data["reason"] == "1 run of it still runs, and 100 firings wait"
+        with pytest.raises(ScheduleFullError, match="wait until they have ended"):
+            await app.fire("a")
+        for number in range(110):
+            gates[number].set()
+            await clock.advance(1)
+        assert len(ran) == len(set(ran)) == 111
 
 
 async def test_what_is_due_while_it_runs_may_run_beside(clock):
