@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from dpcore.adapters import Adapters
 from dpcore.clock import Clock, SystemClock
@@ -44,7 +44,7 @@ from dpcore.runners import Runners, check_running, refuse_while_loading
 from dpcore.runs import Keep
 from dpcore.scheduler import Fired, Misfire, Policy, Schedule, Scheduler, Starts
 from dpcore.scheduler.schedule import check_name as check_schedule_name
-from dpcore.scheduler.tables import triggers_of
+from dpcore.scheduler.tables import arguments_of, in_table, triggers_of
 from dpcore.slots import Slots
 from dpcore.tasks import Registry
 from dpcore.tasks import registry as default_registry
@@ -123,6 +123,7 @@ class App:
             self.registry, self.plugins, self._adapters, self.clock, source, self._slots, self._kept
         )
         self._reactions: list[Reaction] = []
+        self._serves = False
         self.schedules = Scheduler(self, self._adapters.made)
         """What fires by itself, by name."""
         self._broker: Broker | None = None  # once nothing has to be waited for before an event is published
@@ -420,6 +421,16 @@ class App:
             self._broker = None  # until it listens
         return schedule
 
+    def add_schedules(self) -> None:
+        """Add the schedules of the project file (``[schedules.NAME]``), and those of plugins (``dpcore_add_schedules``).
+
+        Raises :class:`~dpcore.errors.ConfigError`, which says where what is wrong stands, and what :meth:`schedule` raises.
+        """
+        for name, said in self.config.schedules.items():
+            with in_table(said.source):
+                self.schedule(name, **arguments_of(said.value, said.source))
+        self.plugins.live("dpcore_add_schedules", self)
+
     async def unschedule(self, name: str) -> None:
         """Forget a schedule and what is known of it, here and in the run store; its runs go on.
 
@@ -444,13 +455,31 @@ class App:
         """
         return await self.schedules[name].backfill(start, end)
 
-    async def serve(self) -> None:
-        """Start the runs that events on ``$run.request`` ask for, until cancelled.
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Fire schedules, and start the runs that events on ``$run.request`` ask for, until cancelled.
 
-        Apps on one broker that serve share the requests: each must have the tasks that are asked for.
+        To the schedules that there are, those of the project file and of plugins are
+        added (:meth:`add_schedules`).  Apps on one broker that serve share the requests: each must
+        have the tasks that are asked for.  ``await group.start(app.serve)`` returns when it does.
         """
+        if not self._serves:
+            self.add_schedules()
+            self._serves = True
         await self.run_on(REQUESTS, name="requests")
+        task_status.started()
         await anyio.sleep_forever()
+
+    async def drain(self) -> None:
+        """Begin nothing more of itself, and return when every run that was begun has ended.
+
+        Schedules stop, and reactions take no more events; what they have begun goes on.  Bound
+        the wait with ``anyio.move_on_after``: runs that have not ended by then are cancelled when the App is left, and
+        those of schedules are gone on with when their schedule begins again.
+        """
+        for reaction in self._reactions:
+            reaction.drain()
+        await self.schedules.stop()
+        await self._runners.ended()
 
     # ---------------------------------------------------------------- planning and running
 

@@ -346,6 +346,14 @@ class Config:
         """How many jobs of tasks with a tag may run at once, by tag, as the file has it."""
         return dict(self._table.get("limits", {}))
 
+    @property
+    def schedules(self) -> dict[str, Value]:
+        """The schedules of the file, by name: each a table, as it is written."""
+        return {
+            name: Value(table, f"{self._source} (schedules.{name})", Level.FILE)
+            for name, table in self._table.get("schedules", {}).items()
+        }
+
     def settings(self, kind: str, name: str, others: Iterable[str] = ()) -> Iterator[tuple[str, Value]]:
         """Yield what is set for the adapter *name*, the weightier last.
 
@@ -410,19 +418,24 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
-    known = (*CHOICES, *LISTS, *TABLES, "limits")
+    known = (*CHOICES, *LISTS, *TABLES, "limits", "schedules")
     for key, value in table.items():
         if key in CHOICES and not isinstance(value, str):
             raise ConfigError(where, f"{key} = {value!r} must be an adapter in one string, such as 'memory'")
         if key in LISTS and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
             raise ConfigError(where, f"{key} = {value!r} must be a list of names of plugins")
-        if key in TABLES and not (isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())):
-            raise ConfigError(where, f"{key} = {value!r} must hold a table per adapter: [{key}.NAME]")
+        if key in (*TABLES, "schedules") and not _holds_tables(value):
+            each = "schedule" if key == "schedules" else "adapter"
+            raise ConfigError(where, f"{key} = {value!r} must hold a table per {each}: [{key}.NAME]")
         if key == "limits" and not is_limits(value):
             raise ConfigError(where, f"limits = {value!r} must hold a whole number from 1 on for each tag")
         if key not in known:
             raise ConfigError(where, f"unknown key {key!r} (there are: {listed(known)}){nearest(key, known)}")
     return table
+
+
+def _holds_tables(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
 
 
 def is_limits(value: object) -> bool:

@@ -211,6 +211,16 @@ def dpcore_started(app: Any) -> None:
     """
 
 
+@_hook("live", isolated=False)
+def dpcore_add_schedules(app: Any) -> None:
+    """Add schedules, with ``app.schedule(...)``: the app is about to serve, or somebody wants to know what it would fire.
+
+    Called once per app that serves, in its process, after ``dpcore_started``; and where
+    schedules are only looked at, on an app that is never entered.  An exception ends the start; a
+    note on it names the plugin.
+    """
+
+
 @_hook("live", isolated=True)
 def dpcore_stopping(app: Any) -> None:
     """End: the app is about to stop, and its adapters are still open.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from dpcore.errors import (
     ArgumentError,
@@ -308,7 +309,7 @@ class Reaction:
         self._selection, self._arguments, self._params = selection, arguments, params
         self._limit = limit
         self._running: dict[str, anyio.Event] = {}
-        self._scope = anyio.CancelScope()
+        self._scope, self._reading = anyio.CancelScope(), anyio.CancelScope()
         self._listening = anyio.Event()
         self._error: Exception | None = None
 
@@ -348,23 +349,31 @@ class Reaction:
         """Start no more runs; cancel those that run, whose events go back."""
         self._scope.cancel()
 
+    def drain(self) -> None:
+        """Start no more runs, and let those that run come to their ends."""
+        self._reading.cancel()
+
     async def listen(self) -> None:
         """Start runs until stopped."""
         try:
             with self._scope:
                 async with self._subscription as events, anyio.create_task_group() as group:
                     self._listening.set()
-                    places = anyio.Semaphore(self._limit)
-                    deliveries = events.deliveries()
-                    await places.acquire()
-                    async for delivery in deliveries:
-                        group.start_soon(self._react, delivery, places)
-                        await places.acquire()
+                    with self._reading:
+                        await self._read(events, group)
         except Exception as error:  # noqa: BLE001  (a broker's or a user's: it is logged or kept)
             _log.exception("%r has ended: no event starts a run any more", self)
             self._error = error
         finally:
             self._listening.set()
+
+    async def _read(self, events: Subscription, group: TaskGroup) -> None:
+        places = anyio.Semaphore(self._limit)
+        deliveries = events.deliveries()
+        await places.acquire()
+        async for delivery in deliveries:
+            group.start_soon(self._react, delivery, places)
+            await places.acquire()
 
     async def _react(self, delivery: Delivery, places: anyio.Semaphore) -> None:
         try:

@@ -125,6 +125,14 @@ class Runners(Mapping[str, Runner]):
         """Let runs begin, of which tasks of *group* drive those that are started; what they publish goes to *publish*."""
         self._group, self._publish, self._is_open = group, publish, True
 
+    async def ended(self) -> None:
+        """Wait until no run is being begun or driven."""
+        while self._beginnings or self._begun:
+            for beginning in list(self._beginnings):
+                await beginning.wait()
+            for begun in list(self._begun.values()):
+                await begun.over.wait()
+
     async def close(self) -> None:
         """Let no more runs begin, cancel those that have, and wait until they are recorded."""
         self._is_open = False

@@ -34,6 +34,8 @@ class Source(NamedTuple):
     recorded: str
     """As another process finds it, whatever folder it is in: the absolute file, or the module."""
 
+    module: ModuleType
+
 
 def load(target: str) -> Source:
     """Import *target*, written ``FILE``, ``MODULE``, or either with ``:NAME`` of a registry in it.
@@ -53,7 +55,7 @@ def load(target: str) -> Source:
     registry = _named(module, place, name) if name else _only(module, place)
     if not registry:
         raise Refusal(_without_tasks(target, module))
-    return Source(registry, target, f"{recorded}:{name}" if name else recorded)
+    return Source(registry, target, f"{recorded}:{name}" if name else recorded, module)
 
 
 def _without_tasks(target: str, module: ModuleType) -> str:

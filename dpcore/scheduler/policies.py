@@ -30,6 +30,8 @@ __all__ = (
     "Times",
     "due",
     "local",
+    "paused",
+    "resumed",
     "shifted",
 )
 
@@ -136,6 +138,21 @@ class Standing(msgspec.Struct, omit_defaults=True):
 
     broken: dict[str, int] = {}
     """How often runs were broken off, because their process had died."""
+
+
+def paused(standing: Standing, note: str) -> bool:
+    """Note that a schedule is not to fire by itself, and why."""
+    standing.paused, standing.note = True, note
+    return True
+
+
+def resumed(standing: Standing, now: datetime) -> bool:
+    """Note that a schedule may fire by itself again, from *now* on; False if it might."""
+    if not standing.paused:
+        return False
+    standing.paused, standing.note = False, ""
+    standing.last = max(standing.last or now, now)
+    return True
 
 
 class Times:

@@ -43,6 +43,12 @@ class Starts(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Any] = {}
     """What else :meth:`dpcore.App.submit` is given."""
 
+    def __str__(self) -> str:
+        event = [] if self.topic is None else [f"event {self.topic}"]
+        words = [*(self.selection or ()), *(f"tag:{tag}" for tag in self.arguments.get("tags") or ())]
+        run = [] if self.selection is None else [f"run {' '.join(getattr(one, '__name__', str(one)) for one in words)}"]
+        return ", ".join([*event, *run])
+
     def event(self, firing: Firing) -> Event:
         """Return the event of a firing, always with the same id."""
         assert self.topic is not None

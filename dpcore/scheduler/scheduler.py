@@ -22,7 +22,7 @@ from dpcore.ports.trigger import aware
 from dpcore.processes import is_gone, this_process
 from dpcore.scheduler.dispatch import Dispatcher, Host
 from dpcore.scheduler.listening import Listener
-from dpcore.scheduler.policies import ON_TIME, Claim, Due, Standing, due, local, shifted
+from dpcore.scheduler.policies import ON_TIME, Claim, Due, Standing, due, local, paused, resumed, shifted
 from dpcore.scheduler.schedule import Fired, Schedule
 from dpcore.scheduler.standings import Standings
 from dpcore.scheduler.telling import Teller
@@ -238,6 +238,7 @@ class Scheduler(Mapping[str, Schedule]):
             if standing.triggers == described and standing.last is not None:
                 return False
             standing.triggers, standing.last, standing.claim = described, schedule.times.begins(now), None
+            standing.next = schedule.times.following(standing.last) if book.shared else None
             return True
 
         await book.change(schedule.name, settle)
@@ -403,11 +404,14 @@ class Scheduler(Mapping[str, Schedule]):
 
     async def _mark(self, book: Standings, schedule: Schedule, nominal: datetime) -> bool:
         """Note that all up to *nominal* has been dealt with; False if it had been."""
+        following = schedule.times.following(nominal) if book.shared else None  # for who only looks
 
         def mark(standing: Standing) -> bool:
             if standing.last is not None and standing.last >= nominal:
                 return False
             standing.last, standing.claim = nominal, None
+            if book.shared:
+                standing.next = following
             return True
 
         return await book.change(schedule.name, mark)
@@ -458,26 +462,13 @@ class Scheduler(Mapping[str, Schedule]):
         """Let a schedule not fire by itself: :meth:`Schedule.pause`."""
         if not isinstance(note, str):
             raise ArgumentError("note", note, "a text that says why")
-
-        def pause(standing: Standing) -> bool:
-            standing.paused, standing.note = True, note
-            return True
-
-        await self._change(schedule, pause)
+        await self._change(schedule, lambda standing: paused(standing, note))
         self._teller.tell("paused", schedule, reason=note)
 
     async def resume(self, schedule: Schedule) -> None:
         """Let a schedule fire by itself again: :meth:`Schedule.resume`."""
         now = self.clock.now()
-
-        def resume(standing: Standing) -> bool:
-            if not standing.paused:
-                return False
-            standing.paused, standing.note = False, ""
-            standing.last = max(standing.last or now, now)
-            return True
-
-        if await self._change(schedule, resume):
+        if await self._change(schedule, lambda standing: resumed(standing, now)):
             self._teller.tell("resumed", schedule)
 
     async def _change(self, schedule: Schedule, change: Callable[[Standing], bool]) -> bool:

@@ -36,6 +36,11 @@ class Standings:
         self._versions: dict[str, int] = {}
         self._unwritten: dict[str, None] = {}
 
+    @property
+    def all(self) -> dict[str, Standing]:
+        """What is known of each schedule, by name."""
+        return dict(self._known)
+
     async def load(self) -> None:
         """Read all that the store has; of what it does not share, only what is not known yet."""
         for name, value, version in await self.store.documents(_PREFIX):

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from dpcore.config import Level, Setting, Value, converted, main_setting, settings_of
-from dpcore.errors import ArgumentError, ConfigError, SettingError
+from dpcore.errors import (
+    ArgumentError,
+    ConfigError,
+    CronError,
+    NaiveDatetimeError,
+    SettingError,
+    TopicError,
+    TriggerError,
+    ZoneError,
+)
 from dpcore.plugins import Plugins
 from dpcore.ports import Firing, Trigger
 from dpcore.words import listed, nearest, printed
 
-__all__ = ("arguments_of", "triggers_of")
+__all__ = ("arguments_of", "in_table", "triggers_of")
 
 _WANTED = "a trigger, such as CronTrigger('0 3 * * *'), or several in a list"
 _EXAMPLE = "{cron = '0 3 * * *', timezone = 'Europe/Berlin'}"
@@ -83,6 +93,15 @@ def arguments_of(table: Mapping[str, Any], where: str) -> dict[str, Any]:
         if any(_fields(arguments.get(key), where)):
             arguments[key] = _filling(arguments[key])
     return arguments
+
+
+@contextmanager
+def in_table(where: str) -> Iterator[None]:
+    """Say where a table stands, if what is made of it makes no sense."""
+    try:
+        yield
+    except (ArgumentError, SettingError, TopicError, TriggerError, CronError, ZoneError, NaiveDatetimeError) as error:
+        raise ConfigError(where, str(error)) from error
 
 
 def _filling(value: Any) -> Callable[[Firing], Any]:
