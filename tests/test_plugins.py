@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import anyio
 import pytest
 
 from dpcore import App
@@ -15,6 +16,7 @@ from dpcore.config import AdapterString, Config, Level, Secret, Value
 from dpcore.errors import (
     AdapterImportError,
     AdapterNotFoundError,
+    ArgumentError,
     ConfigError,
     ConflictError,
     PluginError,
@@ -568,6 +570,38 @@ async def test_hook_event_published_and_event_settled_see_each_event_once():
         async with app.consume("a", group="g") as events:
             assert [(await anext(events)).data for _ in range(3)] == [1, 2, 3]
     assert seen == [*(("published", number) for number in (1, 2, 3)), *(("ack", "g", number) for number in (1, 2, 3))]
+
+
+@pytest.mark.anyio
+async def test_hook_schedule_fired_sees_each_firing_and_hook_add_schedules_adds_them_once():
+    seen = []
+
+    class Adding:
+        def dpcore_add_schedules(self, app):
+            app.schedule("a", {"manual": True}, publish="tick")
+
+        def dpcore_schedule_fired(self, firing, schedule):
+            seen.append((schedule.name, firing.body))
+
+    app = App(plugins=Plugins(Adding(), autoload=False))
+    for _ in range(2):
+        async with app, anyio.create_task_group() as group:
+            await group.start(app.serve)
+            await app.fire("a", 7)
+            group.cancel_scope.cancel()
+    assert seen == [("a", 7)] * 2
+
+
+@pytest.mark.anyio
+async def test_hook_add_schedules_that_fails_ends_the_start_with_the_name_of_its_plugin():
+    class Failing:
+        def dpcore_add_schedules(self, app):
+            app.schedule("a b", {"manual": True}, publish="tick")
+
+    async with App(plugins=Plugins(Failing(), autoload=False)) as app:
+        with pytest.raises(ArgumentError, match="name='a b' must be identifiers") as caught:
+            await app.serve()
+    assert "Failing" in caught.value.__notes__[0]
 
 
 def test_the_list_of_observers_is_one_and_is_kept_up_to_date():

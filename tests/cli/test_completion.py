@@ -74,6 +74,12 @@ def test_plugins_are_completed_and_adapters_by_their_kind_or_all_of_them(complet
     assert completed("plugins", "info", "") == [
         "memory",
         "multiprocess",
+        "cron",
+        "interval",
+        "once",
+        "event",
+        "manual",
+        "api",
         "filesystem",
         "inline",
         "threads",

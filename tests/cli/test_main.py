@@ -59,7 +59,8 @@ def test_help_lists_every_command_with_its_summary(command):
     said = command("--help").stdout
     assert re.search(r"^  run +Run the tasks of a file or a module\.$", said, re.MULTILINE)
     assert [line.split()[0] for line in said.partition("Commands:\n")[2].splitlines()] == [
-        "completion", "config", "plan", "plugins", "publish", "resume", "run", "runs", "tail", "tasks",
+        "completion", "config", "plan", "plugins", "publish", "resume", "run", "runs", "schedules", "serve",
+        "tail", "tasks",
     ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_the_version_is_that_of_the_distribution(command):
 def test_a_misspelt_command_is_told_the_nearest(command):
     said = command("rnu", code=2).stderr
     assert (
-        "there is no command 'rnu' (there are: completion, config, plan, plugins, publish, resume, run, runs, tail, tasks); did you mean 'run'?"
+        "there is no command 'rnu' (there are: completion, config, plan, plugins, publish, resume, run, runs, schedules, serve, tail, tasks); did you mean 'run'?"
         in said
     )
 
