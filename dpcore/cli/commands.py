@@ -54,9 +54,7 @@ BUILT_IN: Mapping[str, _Command] = {
         _OwnCommand("run", "dpcore.cli.run:run", "Run the tasks of a file or a module."),
         _OwnCommand("runs", "dpcore.cli.runs:runs", "List the runs that were recorded, show one, or remove it."),
         _OwnCommand("schedules", "dpcore.cli.schedules:schedules", "List schedules, and show when they fire."),
-        _OwnCommand(
-            "serve", "dpcore.cli.serve:serve", "Fire schedules and start runs, until it is stopped."
-        ),
+        _OwnCommand("serve", "dpcore.cli.serve:serve", "Fire schedules and start runs, until it is stopped."),
         _OwnCommand("tail", "dpcore.cli.tail:tail", "Show events as they come."),
         _OwnCommand("tasks", "dpcore.cli.tasks:tasks", "List the tasks of a file or a module."),
     )

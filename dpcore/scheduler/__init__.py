@@ -12,6 +12,7 @@ Its floors, each of which stands on those below it:
 ==============  ==================================================================
 ``scheduler``   the heap, and what becomes of what is due (:class:`Scheduler`)
 ``listening``   triggers that fire when something happens
+``together``    the events of many schedules that are due at one instant
 ``dispatch``    what firings start: events, and runs, as many as there may be
 ``telling``     what is told of schedules
 ``standings``   what is known of schedules, in the run store

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from dpcore.errors import RunEndedError, RunExistsError, RunHeldError, RunNotFoundError, StoreError
 from dpcore.jobs import State, described
-from dpcore.ports import Firing, Platform, RunStore
+from dpcore.ports import Broker, Firing, Platform, RunStore
 from dpcore.processes import is_gone, this_process
 from dpcore.records import LEFT
 from dpcore.results import Result, Running
@@ -42,6 +42,10 @@ class Host(Platform, Protocol):
     @property
     def plugins(self) -> Any:
         """Whom the app tells of what happens."""
+
+    @property
+    def broker(self) -> Callable[[], Awaitable[Broker]]:
+        """Return the broker."""
 
     @property
     def store(self) -> Callable[[], Awaitable[RunStore]]:
@@ -182,6 +186,15 @@ class Dispatcher:
             see(schedule, firing)
         self._teller.fired(schedule, firing)
         return running
+
+    def has_published(self, schedule: Schedule, nominal: datetime) -> None:
+        """Tell observers of a firing that was published together with others."""
+        if self._observers:
+            firing = Firing(nominal=schedule.times.local(nominal), schedule=schedule.name)
+            for see in self._observers:
+                see(schedule, firing)
+        if schedule.error:
+            self._teller.works(schedule)
 
     def forget(self, schedule: Schedule) -> None:
         """Let go of what was kept for a schedule; its runs go on."""

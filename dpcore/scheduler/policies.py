@@ -159,22 +159,22 @@ class Times:
     """The times of several triggers together, each instant once."""
 
     def __init__(self, triggers: Sequence[TimeTrigger]) -> None:
-        self._triggers = triggers
+        self.triggers = triggers
         self.following = triggers[0].following if len(triggers) == 1 else self._first_following
         """Return the first time of any of them later than a given one, aware and in UTC; None if there is none."""
 
     def _first_following(self, after: datetime) -> datetime | None:
-        found = [one for trigger in self._triggers if (one := trigger.following(after)) is not None]
+        found = [one for trigger in self.triggers if (one := trigger.following(after)) is not None]
         return min(found, default=None)
 
     def begins(self, now: datetime) -> datetime:
         """Return the time after which a schedule that is new at *now* begins to fire."""
-        return min((trigger.begins(now) for trigger in self._triggers), default=now)
+        return min((trigger.begins(now) for trigger in self.triggers), default=now)
 
     def local(self, nominal: datetime) -> datetime:
         """Return *nominal* in the local time of the trigger that it comes from."""
-        for trigger in self._triggers:
-            if len(self._triggers) == 1 or trigger.following(nominal - nominal.resolution) == nominal:
+        for trigger in self.triggers:
+            if len(self.triggers) == 1 or trigger.following(nominal - nominal.resolution) == nominal:
                 return local(nominal, trigger.timezone)
         return nominal
 

@@ -55,7 +55,7 @@ class Starts(msgspec.Struct, frozen=True, kw_only=True):
         data = self.data(firing) if callable(self.data) else self.data
         if data is None:
             data = _data_of(firing)
-        headers = {CORRELATION_ID: _correlation(firing)}
+        headers = None if firing.event is None else {CORRELATION_ID: _correlation(firing)}
         return Event(self.topic, data, id=firing.id, source=f"schedule/{firing.schedule}", headers=headers)
 
     def run(self, firing: Firing) -> dict[str, Any]:
@@ -142,6 +142,8 @@ class Schedule:
         self.starts = starts
         self.error = ""
         """What is wrong with it at present, if something is."""
+        self.source = f"schedule/{name}"
+        """The source of its events."""
         self.failures = 0
         """How often in a row something of it has failed that is tried again."""
         self.times = Times([one for one in triggers if isinstance(one, TimeTrigger)])

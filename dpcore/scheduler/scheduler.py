@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from dpcore.clock import Clock
 from dpcore.errors import AppStateError, ArgumentError, ScheduleExistsError, ScheduleFullError, ScheduleNotFoundError
@@ -26,6 +26,7 @@ from dpcore.scheduler.policies import ON_TIME, Claim, Due, Standing, due, local,
 from dpcore.scheduler.schedule import Fired, Schedule
 from dpcore.scheduler.standings import Standings
 from dpcore.scheduler.telling import Teller
+from dpcore.scheduler.together import made_together, publishes_only
 from dpcore.words import counted
 
 __all__ = ("Scheduler",)
@@ -38,17 +39,20 @@ _LOOK_AGAIN = timedelta(seconds=1)  # at what another scheduler has claimed
 _STUCK = timedelta(milliseconds=100)  # after which others dispatch what is due behind something that waits
 _MOST_AT_ONCE = 64  # tasks that dispatch
 _AT_ONCE = 16  # of these from the beginning, where a store has to be waited for
+_MANY = 32  # schedules that are due at one instant, from which on they publish together
+_LONGEST_TOGETHER = 1.0  # seconds
 
 
 class _Entry:
     """A schedule as the heap knows it."""
 
-    __slots__ = ("first", "listeners", "number", "schedule")
+    __slots__ = ("first", "listeners", "look_at", "publishes_only", "schedule")
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.number = 0
-        """Which place in the heap is its own; those that it had before count no more."""
+        self.publishes_only = publishes_only(schedule)
+        self.look_at: datetime | None = None
+        """When it is looked at; other places in the heap that it had before count no more."""
         self.first: datetime | None = None
         """Its next nominal time."""
         self.listeners: list[Listener] = []
@@ -76,8 +80,8 @@ class Scheduler(Mapping[str, Schedule]):
         self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
         self._asleep: anyio.CancelScope | None = None
-        self._heap: list[tuple[datetime, int, _Entry]] = []
-        self._numbers = count(1)
+        self._heap: list[datetime] = []
+        self._slots: dict[datetime, list[_Entry]] = {}  # those that are looked at, by when
         self._due: deque[_Entry] = deque()
         self._dealt_with: list[_Entry] = []
         self._working = 0
@@ -139,6 +143,9 @@ class Scheduler(Mapping[str, Schedule]):
     async def close(self) -> None:
         """End with the app; the schedules are there when it is entered again."""
         await self.stop()
+        if self._book is not None:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await self._book.flush()
         self._app = self._book = self._dispatcher = None
         self._teller.open(None)
 
@@ -150,6 +157,7 @@ class Scheduler(Mapping[str, Schedule]):
         finally:
             self._group = self._scope = self._heartbeat = None
             self._heap.clear()
+            self._slots.clear()
             self._due.clear()
             self._dealt_with.clear()
             self._entries.clear()
@@ -176,7 +184,7 @@ class Scheduler(Mapping[str, Schedule]):
         self._arriving.pop(name, None)
         entry = self._entries.pop(name, None)
         if entry is not None:
-            entry.number = 0
+            entry.look_at = None
             for listener in entry.listeners:
                 listener.stop()
         dispatcher.forget(schedule)
@@ -210,7 +218,7 @@ class Scheduler(Mapping[str, Schedule]):
             if len(arriving) > 1 or not book.shared:
                 await book.load()
             await _each(self._begin, arriving.values(), _AT_ONCE if book.shared else 1)
-            await book.flush()
+            await book.keep_up()
         except OSError as error:
             _log.error("schedules cannot begin, and are tried again: %s", error)
             self._tell_welcomed()
@@ -260,10 +268,8 @@ class Scheduler(Mapping[str, Schedule]):
             if self._arriving:
                 await self._welcome()
             now = self.clock.now()
-            while self._heap and self._heap[0][0] <= now:
-                _, number, entry = heappop(self._heap)
-                if entry.number == number:
-                    self._due.append(entry)
+            while self._heap and self._heap[0] <= now:
+                self._fall_due(heappop(self._heap), now)
             self._have_dealt_with()
             if self._heartbeat is not None and self._heartbeat <= now:
                 self._heartbeat = now + _HEARTBEAT
@@ -272,7 +278,7 @@ class Scheduler(Mapping[str, Schedule]):
 
     async def _sleep(self) -> None:
         """Sleep until something is due, or somebody wakes this."""
-        until = [self._heap[0][0]] if self._heap else []
+        until = self._heap[:1]
         if self._due:
             until.append(self.clock.now() + _STUCK)
         if self._heartbeat is not None:
@@ -290,14 +296,19 @@ class Scheduler(Mapping[str, Schedule]):
         schedule = entry.schedule
         if self._entries.get(schedule.name) is not entry:
             return
-        entry.number, entry.first = 0, None
+        entry.look_at = entry.first = None
         if look_at is None:
             look_at = self._next(entry)
-        if look_at is not None:
-            entry.number = next(self._numbers)
-            heappush(self._heap, (look_at, entry.number, entry))
-            if self._heap[0][1] == entry.number:
+        if look_at is None:
+            return
+        slot = self._slots.get(look_at)
+        if slot is None:
+            slot = self._slots[look_at] = []
+            heappush(self._heap, look_at)
+            if self._heap[0] is look_at:
                 self._wake()
+        entry.look_at = look_at
+        slot.append(entry)
 
     def _next(self, entry: _Entry) -> datetime | None:
         """Return when a schedule is next due, if it is."""
@@ -312,6 +323,49 @@ class Scheduler(Mapping[str, Schedule]):
             return self._teller.fails(schedule, error)
 
     # ------------------------------------------------------------ what is due
+
+    def _fall_due(self, instant: datetime, now: datetime) -> None:
+        """Have those looked at whose time has come: many that do nothing but publish together, others one by one."""
+        due: list[_Entry] = []
+        for entry in self._slots.pop(instant):
+            if entry.look_at == instant:
+                entry.look_at = None
+                due.append(entry)
+        if len(due) < _MANY or now - instant > ON_TIME or self._book is None or self._book.shared or self._teller.hears:
+            self._due.extend(due)
+            return
+        together = [entry for entry in due if entry.publishes_only and entry.first == instant]
+        self._due.extend(entry for entry in due if not entry.publishes_only or entry.first != instant)
+        assert self._group is not None
+        self._group.start_soon(self._publish_together, together, instant, self._book)
+
+    async def _publish_together(self, entries: Sequence[_Entry], nominal: datetime, book: Standings) -> None:
+        """Publish what schedules fire that are due at one instant; what cannot be is looked at one by one."""
+        _, dispatcher = await self._ready()
+        left = {entry.schedule.name: entry for entry in entries if self._is_due(book, entry, nominal)}
+        made = made_together([entry.schedule for entry in left.values()], nominal, self.clock.now().timestamp())
+        try:
+            broker = await self._host.broker()
+            taken = await broker.publish_made([one.event for one in made], timeout=_LONGEST_TOGETHER)
+        except Exception as error:  # noqa: BLE001  (a broker's: each that publishes meets it too, and reports it)
+            _log.debug("what is due together cannot be published so: %s", error)
+            taken = 0
+        await checkpoint()  # who reads has a turn before the next times are computed
+        for number, one in enumerate(made[:taken]):
+            book.deal_with(one.schedule.name, nominal)
+            dispatcher.has_published(one.schedule, nominal)
+            self._push(left.pop(one.schedule.name))
+            if not number % _MANY:
+                await checkpoint()
+        self._due.extend(left.values())
+        self._have_dealt_with()
+        await book.keep_up()
+
+    def _is_due(self, book: Standings, entry: _Entry, nominal: datetime) -> bool:
+        """Tell whether an entry is still to fire then: it may have been paused or removed meanwhile."""
+        standing = book.known(entry.schedule.name)
+        is_ours = self._entries.get(entry.schedule.name) is entry
+        return is_ours and not standing.paused and standing.last is not None and standing.last < nominal
 
     def _have_dealt_with(self) -> None:
         """Have what is due dealt with: by one task, by some where a store is waited for, by more if one is stuck."""
@@ -338,8 +392,8 @@ class Scheduler(Mapping[str, Schedule]):
             dealt_with, self._dealt_with = self._dealt_with, []
             for entry in dealt_with:
                 self._push(entry)
-            if self._book is not None and not self._book.shared:
-                await self._book.flush()
+            if self._book is not None:
+                await self._book.keep_up()
         except OSError as error:
             _log.error("what has fired cannot be noted in the run store yet: %s", error)
         finally:
@@ -474,7 +528,7 @@ class Scheduler(Mapping[str, Schedule]):
     async def _change(self, schedule: Schedule, change: Callable[[Standing], bool]) -> bool:
         book, _ = await self._ready()
         changed = await book.change(schedule.name, change)
-        await book.flush()
+        await book.keep_up()
         if (entry := self._entries.get(schedule.name)) is not None:
             self._push(entry)
         return changed

@@ -26,12 +26,13 @@ class Standings:
 
     Where the store is shared, every change is made on what is there now, and by one scheduler at a
     time: each write expects the version that was read.  Otherwise nobody else writes, so
-    changes count at once, and are written when there is time: :meth:`flush`.
+    changes count at once, and are written when there is time: :meth:`keep_up`.
     """
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
         self.shared = "shared" in store.capabilities
+        self._lasts = "durable" in store.capabilities
         self._known: dict[str, Standing] = {}
         self._versions: dict[str, int] = {}
         self._unwritten: dict[str, None] = {}
@@ -74,6 +75,16 @@ class Standings:
                 self._versions[name] = version
                 return True
         return False
+
+    def deal_with(self, name: str, nominal: datetime) -> None:
+        """Note that all up to *nominal* has been dealt with, of a schedule that nobody else knows."""
+        self._known[name].last = nominal
+        self._unwritten[name] = None
+
+    async def keep_up(self) -> None:
+        """Write what has changed since, if what is written lasts; otherwise :meth:`flush` at the end is soon enough."""
+        if self._lasts:
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what has changed since."""

@@ -63,6 +63,11 @@ class Teller:
         """Publish in *group*; without one, nothing any more."""
         self._group = group
 
+    @property
+    def hears(self) -> bool:
+        """Whether anybody wants to know of each firing."""
+        return self._wanted("$schedule.fired")
+
     def fired(self, schedule: Schedule, firing: Firing) -> None:
         """Tell that a schedule has fired."""
         if self._wanted("$schedule.fired"):
