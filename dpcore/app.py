@@ -170,6 +170,11 @@ class App:
         # What the body raised is not the group's affair: it goes on as it is, and in no ExceptionGroup.
         await group.__aexit__(None, None, None)
 
+    @property
+    def entered(self) -> bool:
+        """Whether it can be used: from when it has been entered until it is left."""
+        return self._group is not None
+
     # ---------------------------------------------------------------- adapters
 
     async def broker(self) -> Broker:

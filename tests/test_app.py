@@ -741,6 +741,14 @@ async def test_an_app_is_entered_once_and_before_it_is_used(tasks, plugins):
             await app.__aenter__()
 
 
+async def test_an_app_tells_whether_it_is_entered(tasks, plugins):
+    app = App(tasks, plugins=plugins)
+    assert not app.entered
+    async with app:
+        assert app.entered
+    assert not app.entered
+
+
 async def test_a_broker_that_is_named_must_be_offered_when_the_app_is_entered(tasks, plugins):
     tasks.task(name="one")(lambda: 1)
     with pytest.raises(AdapterNotFoundError, match="no plugin offers the broker 'nope'"):

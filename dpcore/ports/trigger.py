@@ -109,6 +109,9 @@ class Trigger(Adapter):
     overlap: ClassVar[Overlap] = "skip"
     """What its schedules do where they do not say it themselves."""
 
+    body: Any = None
+    """The type of what somebody who fires its schedules gives along, where the trigger says one."""
+
 
 class TimeTrigger(Trigger):
     """Knows beforehand when it fires: a pure function of time.
