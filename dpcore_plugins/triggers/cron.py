@@ -40,6 +40,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _LAST = int((datetime(9998, 12, 31, tzinfo=UTC) - _EPOCH) / _SECOND)  # a zone cannot be asked for what is much later
 _YEARS = 50  # in which a date comes, or never
+_ALL_YEARS = 2100  # in which one comes whose year is said, from whenever it is looked for
+_FIRST_DAY = (datetime(1, 1, 2) - _NAIVE).days  # before it there is no day from which croniter could look
+_UNKNOWN = _FIRST_DAY - 1
 
 
 class CronTrigger(TimeTrigger):
@@ -91,6 +94,10 @@ class CronTrigger(TimeTrigger):
         more = "".join(f", {name}={value!r}" for name, value, usual in self._policies() if value != usual)
         return f"CronTrigger({self.expression!r}, timezone={str(self.timezone)!r}{more})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # What it has found out of its expression stays here; where it comes to, the same is shared again.
+        return (_made, (self.expression, self.timezone, self.gap, self.repeated, self.day_or))
+
     def _policies(self) -> tuple[tuple[str, object, object], ...]:
         return ("gap", self.gap, "shift"), ("overlap", self.repeated, "first"), ("day_or", self.day_or, True)
 
@@ -100,6 +107,10 @@ class CronTrigger(TimeTrigger):
             raise NaiveDatetimeError("after", after)
         found = self._after((after - _EPOCH) // _SECOND if after.tzinfo is UTC else _seconds(after))
         return None if found is None else _EPOCH + timedelta(seconds=found)
+
+
+def _made(expression: str, zone: tzinfo, gap: Gap, overlap: Repeated, day_or: bool) -> CronTrigger:
+    return CronTrigger(expression, timezone=zone, gap=gap, overlap=overlap, day_or=day_or)
 
 
 def _seconds(moment: datetime) -> int:
@@ -194,19 +205,21 @@ class _Days:
             _NAIVE,
             ret_type=datetime,
             day_or=day_or,
-            max_years_between_matches=_YEARS,
+            max_years_between_matches=_YEARS if year == "*" else _ALL_YEARS,
             implement_cron_bug=True,  # crontab(5): a day is restricted unless it begins with *
             second_at_beginning=True,
         )
-        if "year" not in fields and self.first(_START_OF_2000) is None:
-            raise CronError(expression, f"day of month {day!r} never comes in month {month!r}")
+        if self.first(0) is None:
+            of_year = "" if year == "*" else f" of year {year!r}"
+            raise CronError(expression, f"day of month {day!r} never comes in month {month!r}{of_year}")
 
     def first(self, day: int) -> int | None:
         """Return the first of them from *day* on."""
         if self._every:
             return day
-        if day in self._found:
-            return self._found[day]
+        day = max(day, _FIRST_DAY)
+        if (found := self._found.get(day, _UNKNOWN)) != _UNKNOWN:
+            return found
         with self._lock:
             if len(self._found) >= 4096:
                 self._found.clear()
@@ -219,12 +232,9 @@ class _Days:
         self._dates.set_current(_NAIVE + timedelta(days=day, seconds=-1), force=True)
         try:
             found = self._dates.get_next()
-        except CroniterBadDateError:
+        except (CroniterBadDateError, ValueError, OverflowError):  # the others, where years have five digits
             return None
         return (found - _NAIVE).days
-
-
-_START_OF_2000 = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH).days
 
 
 class _Walls:
@@ -288,6 +298,7 @@ class _Stretch(NamedTuple):
 
 
 _BLOCK = 366 * _DAY
+_APART = 2 * _DAY  # more than two walls of one instant are apart, and more than a change of a zone repeats
 _LOOK = _DAY // 2  # seconds; no zone has changed its offset and changed it back within half a day
 
 
@@ -360,7 +371,8 @@ class _Calendar:
                 return None
             if wall - stretch.offset < stretch.end and not self._comes_again(stretch, wall):
                 return wall - stretch.offset
-            moment = stretch.end
+            # Nothing fires long before that wall, unless the walls since moment are about to be repeated.
+            moment = max(stretch.end, wall - _APART) if stretch.end - moment > _APART else stretch.end
         return None
 
     def _first_in(self, stretch: _Stretch, moment: int) -> int | None:
