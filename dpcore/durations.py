@@ -40,7 +40,7 @@ def duration(argument: str, given: Duration, least: timedelta = timedelta(millis
 
 
 def _seconds(given: float | str) -> float:
-    if isinstance(given, bool):
+    if isinstance(given, bool | bytes | bytearray):
         raise TypeError
     if isinstance(given, str) and _WHOLE.fullmatch(given.strip()):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(given))

@@ -23,7 +23,8 @@ class ApiTrigger(TimeTrigger):
         self.body = body
 
     def __str__(self) -> str:
-        return "by request"
+        name = self.body.__qualname__ if isinstance(self.body, type) else self.body
+        return "by request" if self.body is None else f"by request with {name}"
 
     def __repr__(self) -> str:
         return f"ApiTrigger(body={self.body!r})" if self.body is not None else "ApiTrigger()"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ __all__ = ("EventTrigger",)
 _log = logging.getLogger("dpcore.triggers.event")
 
 _MOST = 10_000  # events of one batch, which are kept until they have been answered
+_GROUP = re.compile(r"[\w-]{1,64}")  # what a group may be called
+_NOT_IN_GROUPS = re.compile(r"[^\w-]")
 
 
 class EventTrigger(StreamTrigger):
@@ -61,8 +64,10 @@ class EventTrigger(StreamTrigger):
             raise ArgumentError("batch", batch, f"a number of events, from 1 to {_MOST:,}")
         if within is not None and batch is None:
             raise ArgumentError("within", within, "left out without batch=: it says how long a batch is waited for")
-        if len([one for one in (batch, debounce, throttle) if one is not None]) > 1:
-            raise ArgumentError("debounce", debounce, "alone: only one of batch, debounce and throttle joins events")
+        joins = [("batch", batch), ("debounce", debounce), ("throttle", throttle)]
+        said = [(name, value) for name, value in joins if value is not None]
+        if len(said) > 1:
+            raise ArgumentError(*said[-1], f"left out beside {said[0][0]}=: only one of batch, debounce and throttle")
         if start not in ("new", "earliest"):
             raise ArgumentError("start", start, "'new' or 'earliest'")
         self.filter, self.batch, self.start = filter, batch, start
@@ -80,23 +85,28 @@ class EventTrigger(StreamTrigger):
 
     def _joining(self) -> tuple[tuple[str, object], ...]:
         return (
-            ("filter", getattr(self.filter, "__qualname__", self.filter)),
+            ("filter", self._filter_name()),
             ("batch", self.batch),
             ("within", self.within),
             ("debounce", self.debounce),
             ("throttle", self.throttle),
+            ("start", None if self.start == "new" else self.start),
         )
+
+    def _filter_name(self) -> str | None:
+        """Return what the filter is called, in every process alike, which a repr may not be."""
+        return None if self.filter is None else getattr(self.filter, "__qualname__", type(self.filter).__qualname__)
 
     @asynccontextmanager
     async def listen(self, platform: Platform, schedule: str) -> AsyncIterator[AsyncIterator[Firing]]:
-        """Read as the group ``schedule-NAME``; events that were not answered are delivered again."""
-        reading = platform.subscribe(self.pattern, group=f"schedule-{schedule}", start=self.start, ack="manual")
+        """Read as a group named after the schedule; events that were not answered are delivered again."""
+        reading = platform.subscribe(self.pattern, group=_group(schedule), start=self.start, ack="manual")
         async with reading as events:
             wanted = self._wanted(events.deliveries())
             if self.batch is None and self.debounce is None and self.throttle is None:
                 yield self._each(wanted)
                 return
-            held = _Held(platform.clock, self.batch)
+            held = _Held(platform.clock, self.batch, keeps_first=self.throttle is not None)
             async with anyio.create_task_group() as group:
                 group.start_soon(held.read, wanted)
                 yield self._joined(held)
@@ -138,29 +148,40 @@ class EventTrigger(StreamTrigger):
 class _Held:
     """Events that wait to be joined: all of a batch, or else the last one."""
 
-    def __init__(self, clock: Clock, batch: int | None) -> None:
+    def __init__(self, clock: Clock, batch: int | None, *, keeps_first: bool) -> None:
         self.clock = clock
-        self._most = batch or 1
+        self._batch, self._keeps_first = batch, keeps_first
         self._held: list[Delivery] = []
         self._since = self._until = 0.0
         self._changed = anyio.Event()
+        self._awaited = True
         self._ended = False
+        self._error: Exception | None = None
 
     async def read(self, deliveries: AsyncIterator[Delivery]) -> None:
         """Hold what comes; where only the last one counts, those before it are done with."""
-        async for delivery in deliveries:
-            while len(self._held) >= self._most > 1:
-                await self._changed.wait()
-            before = self._held.pop() if self._most == 1 and self._held else None
-            now = self.clock.monotonic()
-            self._since = self._since if self._held else now
-            self._until = now
-            self._held.append(delivery)
-            self._tell()
-            if before is not None:
-                await before.ack()
+        try:
+            async for delivery in deliveries:
+                while self._full():
+                    await self._changed.wait()
+                before = self._held.pop() if self._batch is None and self._held else None
+                self._until = self.clock.monotonic()
+                if not self._held:
+                    self._since = self._until
+                self._held.append(delivery)
+                self._tell()
+                if before is not None:
+                    await before.ack()
+        except Exception as error:  # noqa: BLE001  (it is raised to who asks for firings)
+            self._error = error
         self._ended = True
         self._tell()
+
+    def _full(self) -> bool:
+        """Whether what comes has to wait until what is held has been taken."""
+        if self._batch is not None:
+            return len(self._held) >= self._batch
+        return self._keeps_first and self._awaited and bool(self._held)
 
     def _tell(self) -> None:
         self._changed.set()
@@ -169,8 +190,9 @@ class _Held:
     async def some(self) -> bool:
         """Wait until there is one; False if no more will come."""
         while not self._held and not self._ended:
+            self._awaited = True
             await self._changed.wait()
-        return bool(self._held)
+        return bool(self._held) or self._error is not None
 
     async def full(self, most: int, within: timedelta | None) -> None:
         """Wait until there are *most*, or for so long since the first came."""
@@ -198,10 +220,20 @@ class _Held:
         scope.cancel()
 
     def take(self) -> list[Delivery]:
-        """Return what is held, which is not held any more."""
-        taken, self._held = self._held, []
+        """Return what is held, which is not held any more; or raise what reading has ended with."""
+        if self._error is not None:
+            raise self._error
+        taken, self._held, self._awaited = self._held, [], False
         self._tell()
         return taken
+
+
+def _group(schedule: str) -> str:
+    """Return what the readers of a schedule are called; its name may have dots, and be longer than theirs."""
+    if _GROUP.fullmatch(group := f"schedule-{schedule}"):
+        return group
+    digest = hashlib.sha256(schedule.encode()).hexdigest()[:12]
+    return f"schedule-{_NOT_IN_GROUPS.sub('-', schedule)[:40]}-{digest}"
 
 
 def _firing(deliveries: Sequence[Delivery]) -> Firing:
