@@ -103,7 +103,10 @@ class Trigger(Adapter):
 
         {cron = "0 3 * * *", timezone = "Europe/Berlin"}
 
-    Its ``str`` says what it does, in one line, and changes when that does.
+    Its ``str`` says what it does, in one line, changes when that does, and is the same in every process:
+    a schedule whose triggers are described otherwise than before begins anew.
+
+    One trigger may be that of several schedules; what it remembers must not be of one of them.
     """
 
     overlap: ClassVar[Overlap] = "skip"
@@ -128,7 +131,11 @@ class TimeTrigger(Trigger):
     def next_fire(self, after: datetime) -> datetime | None:
         """Return the first time later than *after*, aware and in UTC; None if there is none any more.
 
-        It is always the same for the same *after*, which is aware, and never earlier for a later one.
+        It is always the same for the same *after*, in this process and in others, at any time and from any thread;
+        and never earlier for a later one.  So it asks no clock, draws no lots and does no work that waits.
+
+        *after* is aware, in whatever zone, and may be as early or late as a datetime can be.  For a naive one it
+        raises :class:`~dpcore.errors.NaiveDatetimeError`, unless it returns None whatever it is given.
         """
 
     def begins(self, now: datetime) -> datetime:
@@ -137,8 +144,11 @@ class TimeTrigger(Trigger):
 
     @final
     def following(self, after: datetime) -> datetime | None:
-        """Return :meth:`next_fire`, checked: :class:`~dpcore.errors.TriggerError` for what is no later, aware time."""
-        found = self.next_fire(after)
+        """Return :meth:`next_fire`, checked: :class:`~dpcore.errors.TriggerError` for what is no later, aware time.
+
+        And :class:`~dpcore.errors.NaiveDatetimeError` for an *after* that is naive.
+        """
+        found = self.next_fire(aware("after", after))
         if found is None:
             return None
         if not isinstance(found, datetime) or found.tzinfo is None:
@@ -184,7 +194,16 @@ class StreamTrigger(Trigger):
         The iterator is asked for the next one when the one before has been dealt with:
         what it fires has been published, and its run has been recorded.  So who reads
         events acknowledges then.  What must not be missed meanwhile waits, within bounds.
-        *schedule* is the name of the schedule, by which it can name a group of readers.
+        *schedule* is the name of the schedule, by which it can name a group of readers; it may have dots, and 120 bytes.
+
+        Two firings are told apart by their keys, or else by their nominal times, in microseconds: the second of a pair
+        that has both in common does not happen.  What has happened once has the same key each time that it is
+        delivered, as it is when a listener died before it had been dealt with, or between that and being asked
+        for the next.
+
+        Listening ends with leaving the context, at any moment by cancellation: nothing of it goes on then, and what was
+        not dealt with is delivered again, to who listens next, wherever what is listened to can do so.
+        Schedules may listen to one trigger at once, and each hears everything.
 
         An exception is reported and the schedule shown as failing; it is listened again after a while.
         """
