@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from threading import Lock
@@ -177,7 +178,7 @@ def _fields(expression: str) -> dict[str, str]:
             f"it has {len(texts)} fields, and must have 5 (minute hour day-of-month month day-of-week), "
             "6 with seconds first, or 7 with seconds first and the year last",
         )
-    fields = dict(zip(_FORMS[len(texts)], texts, strict=True))
+    fields = dict(zip(_FORMS[len(texts)], map(_plain, texts), strict=True))
     for name, text in fields.items():
         alone = " ".join(text if one == name else "*" for one in _FORMS[7])
         try:
@@ -187,6 +188,30 @@ def _fields(expression: str) -> dict[str, str]:
         except (CroniterBadCronError, ValueError, KeyError) as error:
             raise CronError(expression, f"{name} {text!r} is not understood ({name}: {_FIELDS[name]})") from error
     return fields
+
+
+_RANGE = re.compile(r"(\w+)-(\w+)(?:/\d+)?", re.ASCII)
+_NUMBERS = {
+    name: str(number)
+    for names, first in (("sun mon tue wed thu fri sat", 0), ("jan feb mar apr may jun jul aug sep oct nov dec", 1))
+    for number, name in enumerate(names.split(), first)
+}
+
+
+def _plain(text: str) -> str:
+    """Write a range from one value to the same as that value, since croniter takes it for all there are.
+
+    >>> _plain("5-5,MON-MON/2,1-5")
+    '5,MON,1-5'
+    """
+    return ",".join(
+        one[1] if (one := _RANGE.fullmatch(part)) and _is_one(*one.group(1, 2)) else part for part in text.split(",")
+    )
+
+
+def _is_one(low: str, high: str) -> bool:
+    low, high = (_NUMBERS.get(value.lower(), value).lstrip("0") for value in (low, high))
+    return low == high
 
 
 class _Days:
@@ -200,15 +225,11 @@ class _Days:
         self._lock = Lock()  # a croniter moves on when it is asked
         if self._every:
             return
-        self._dates = croniter(
-            f"0 0 0 {day} {month} {weekday} {year}",
-            _NAIVE,
-            ret_type=datetime,
-            day_or=day_or,
-            max_years_between_matches=_YEARS if year == "*" else _ALL_YEARS,
-            implement_cron_bug=True,  # crontab(5): a day is restricted unless it begins with *
-            second_at_beginning=True,
-        )
+        # crontab(5): a day is restricted unless it begins with *.  croniter is not asked for either of two, because
+        # with # and L it takes both.
+        either = day_or and not day.startswith(("*", "?")) and not weekday.startswith(("*", "?"))
+        days = [(day, "*"), ("*", weekday)] if either else [(day, weekday)]
+        self._dates = [_dates(f"0 0 0 {one} {month} {other} {year}") for one, other in days]
         if self.first(0) is None:
             of_year = "" if year == "*" else f" of year {year!r}"
             raise CronError(expression, f"day of month {day!r} never comes in month {month!r}{of_year}")
@@ -229,12 +250,23 @@ class _Days:
         return found
 
     def _ask(self, day: int) -> int | None:
-        self._dates.set_current(_NAIVE + timedelta(days=day, seconds=-1), force=True)
-        try:
-            found = self._dates.get_next()
-        except (CroniterBadDateError, ValueError, OverflowError):  # the others, where years have five digits
-            return None
-        return (found - _NAIVE).days
+        found: list[int] = []
+        for dates in self._dates:
+            dates.set_current(_NAIVE + timedelta(days=day, seconds=-1), force=True)
+            with suppress(CroniterBadDateError, ValueError, OverflowError):  # the others, where years have five digits
+                found.append((dates.get_next() - _NAIVE).days)
+        return min(found, default=None)
+
+
+def _dates(expression: str) -> croniter:
+    return croniter(
+        expression,
+        _NAIVE,
+        ret_type=datetime,
+        day_or=False,
+        max_years_between_matches=_YEARS if expression.endswith("*") else _ALL_YEARS,
+        second_at_beginning=True,
+    )
 
 
 class _Walls:
