@@ -446,8 +446,8 @@ class App:
     async def fire(self, name: str, body: Any = None, *, key: str = "") -> Fired:
         """Fire a schedule now, by hand, also while it is paused; return what became of it.
 
-        Functions of the Firing find *body* there; what :meth:`schedule` says uses it too.  With a *key* that it was fired with
-        before, nothing happens.  Raises :class:`~dpcore.errors.ScheduleNotFoundError`, and
+        Functions of the Firing find *body* there; what :meth:`schedule` says uses it too.  A *key* that it was fired with
+        before begins no second run, and publishes an event of the same id.  Raises :class:`~dpcore.errors.ScheduleNotFoundError`, and
         :class:`~dpcore.errors.ScheduleFullError` where as many of its runs go on as may.
         """
         return await self.schedules[name].fire(body, key=key)

@@ -100,6 +100,8 @@ class Dispatcher:
         if schedule.starts.selection is None:
             await self._start(schedule, firing)
             return Fired(firing, "fired")
+        if firing.key and await self._was_begun(schedule, firing.id):
+            return Fired(firing, "known")
         while True:
             async with self._turn(schedule):
                 place = await self._place(schedule, firing, patient=patient)
@@ -149,6 +151,11 @@ class Dispatcher:
             self._left_out(schedule, firing, found)
         return found
 
+    async def _was_begun(self, schedule: Schedule, run_id: str) -> bool:
+        """Tell whether there is such a run that has no place any more."""
+        standing = self._book.known(schedule.name)
+        return run_id not in standing.runs and await self._book.store.record(run_id) is not None
+
     def _left_out(self, schedule: Schedule, firing: Firing, found: str) -> None:
         going = self._book.known(schedule.name)
         reason = f"{counted(len(going.runs), 'run')} of it still {'runs' if len(going.runs) == 1 else 'run'}"
@@ -170,6 +177,8 @@ class Dispatcher:
                 await self._release(schedule, firing.id)
             raise
         if running is None:
+            if await self._fate(self._book.known(schedule.name), firing.id) == "ended":
+                await self._release(schedule, firing.id)
             return Fired(firing, "known")
         self._follow(schedule, running)
         return Fired(firing, "fired", running)

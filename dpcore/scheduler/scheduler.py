@@ -130,8 +130,9 @@ class Scheduler(Mapping[str, Schedule]):
         if self._app is None:
             raise AppStateError("is not entered", "enter it first: async with App(...) as app")
         if self._scope is None:
-            self._scope, self._ended = anyio.CancelScope(), anyio.Event()
-            self._app.start_soon(self._run, self._scope, self._ended)
+            scope, ended = anyio.CancelScope(), anyio.Event()
+            self._app.start_soon(self._run, scope, ended)
+            self._scope, self._ended = scope, ended
 
     async def stop(self) -> None:
         """Let no schedule fire by itself any more; return when none does.  Runs that go on do so."""
@@ -171,9 +172,9 @@ class Scheduler(Mapping[str, Schedule]):
         """Add a schedule; it fires from now on, or when the app is entered."""
         if schedule.name in self._schedules:
             raise ScheduleExistsError(schedule.name, self._schedules[schedule.name].described)
-        self._schedules[schedule.name] = self._arriving[schedule.name] = schedule
         if self._app is not None:
             self.start()
+        self._schedules[schedule.name] = self._arriving[schedule.name] = schedule
         self._wake()
 
     async def remove(self, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from dpcore.errors import ArgumentError
 from dpcore.ports.runstore import RunStore
 from dpcore.ports.trigger import Firing
 from dpcore.scheduler.policies import Standing
@@ -36,6 +37,7 @@ class Standings:
         self._known: dict[str, Standing] = {}
         self._versions: dict[str, int] = {}
         self._unwritten: dict[str, None] = {}
+        self._kept: dict[str, Firing] = {}  # those that wait and have come here
 
     @property
     def all(self) -> dict[str, Standing]:
@@ -105,12 +107,22 @@ class Standings:
     # ------------------------------------------------------------ firings that wait
 
     async def keep(self, firing: Firing) -> None:
-        """Keep a firing until its turn comes."""
-        kept = {"nominal": firing.nominal.isoformat(), "key": firing.key, "body": firing.body}
+        """Keep a firing until its turn comes: here as it is, and in the store as JSON has it.
+
+        Raises :class:`~dpcore.errors.ArgumentError` for a body that JSON does not have.
+        """
+        try:
+            body = msgspec.to_builtins(firing.body, enc_hook=_dumped)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError("body", firing.body, f"of JSON's types, where it may have to wait ({error})") from error
+        kept = {"nominal": firing.nominal.isoformat(), "key": firing.key, "body": body}
         await self.store.write(f"{_FIRINGS}{firing.schedule}/{firing.id}", kept)
+        self._kept[firing.id] = firing
 
     async def kept(self, schedule: str, firing_id: str) -> Firing | None:
         """Return a firing that was kept; None if it was dropped meanwhile."""
+        if firing_id in self._kept:
+            return self._kept[firing_id]
         kept, _ = await self.store.read(f"{_FIRINGS}{schedule}/{firing_id}")
         if kept is None:
             return None
@@ -120,7 +132,15 @@ class Standings:
     async def drop(self, schedule: str, firing_ids: Iterable[str]) -> None:
         """Let go of firings that waited."""
         for firing_id in firing_ids:
+            self._kept.pop(firing_id, None)
             await self.store.forget(f"{_FIRINGS}{schedule}/{firing_id}")
+
+
+def _dumped(value: Any) -> Any:
+    """Return what JSON has of a value that msgspec does not know: of a pydantic model."""
+    if not hasattr(value, "model_dump"):
+        raise TypeError(f"{type(value).__name__} is none of them")
+    return value.model_dump(mode="json")
 
 
 def _read(value: Any) -> Standing:

@@ -258,7 +258,7 @@ class _Days:
         return min(found, default=None)
 
 
-def _dates(expression: str) -> croniter:
+def _dates(expression: str) -> croniter[datetime]:
     return croniter(
         expression,
         _NAIVE,

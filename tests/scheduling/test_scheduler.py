@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from dpcore import App, Event, Firing, Registry, State, TimeTrigger, current_job
@@ -886,3 +887,55 @@ async def test_a_run_of_another_scheduler_counts_for_the_overlap(clock):
         gates[0].set()
         await clock.advance(5)
         assert ran == ["00:00", "00:00"]
+
+
+# ---------------------------------------------------------------- bodies that wait, and keys that come again
+
+
+class Order(msgspec.Struct):
+    number: int
+
+
+async def test_a_body_that_has_had_to_wait_is_still_what_it_was(clock):
+    tasks, _, gates = gated()
+    seen = []
+    async with App(tasks, clock=clock, executor="inline") as app:
+        app.schedule("a", ManualTrigger(), run="load", params=lambda firing: seen.append(firing.body) or {})
+        await app.fire("a", Order(1))
+        assert (await app.fire("a", Order(2))).state == "waiting"
+        await clock.advance(1)
+        gates[0].set()
+        await clock.advance(1)
+    assert seen == [Order(1), Order(2)]
+
+
+async def test_a_body_that_could_not_wait_is_refused(clock):
+    tasks, _, _ = gated()
+    async with App(tasks, clock=clock, executor="inline") as app:
+        app.schedule("a", ManualTrigger(), run="load")
+        with pytest.raises(ArgumentError, match="must be of JSON's types, where it may have to wait"):
+            await app.fire("a", object())
+
+
+async def test_a_key_that_comes_again_takes_no_place_and_needs_none(clock):
+    tasks, _, gates = gated()
+    async with App(tasks, clock=clock, executor="inline") as app:
+        schedule = app.schedule("a", ManualTrigger(), run="load", overlap="skip")
+        first = await app.fire("a", key="k")
+        await clock.advance(1)
+        gates[0].set()
+        await clock.advance(1)
+        assert (await app.fire("a", key="k")).state == "known"
+        assert schedule.runs == []
+        await app.fire("a", key="other")
+        assert (await app.fire("a", key="k")).id == first.id
+
+
+async def test_what_is_backfilled_again_leaves_no_run_behind(clock):
+    tasks = Registry()
+    tasks.task(name="load")(lambda: None)
+    async with App(tasks, clock=clock, executor="inline") as app:
+        schedule = app.schedule("a", CronTrigger("0 12 * * *"), run="load")
+        await clock.advance(DAY)
+        assert [one.state for one in await app.backfill("a", START, START + timedelta(days=1))] == ["known"]
+        assert schedule.runs == []
